@@ -262,32 +262,56 @@ class PPOConfig:
 
     def _check_combinations(self) -> None:
         refusals = (
-            (self.batch_size % self.num_generations != 0,
-             f"batch_size={self.batch_size} is not a multiple of num_generations={self.num_generations}: "
-             "batch_size counts answers, num_generations of them for each prompt"),
-            (self.rows_per_optimizer_step > self.batch_size,
-             f"mini_batch_size={self.mini_batch_size} x gradient_accumulation_steps={self.gradient_accumulation_steps} "
-             f"is more than batch_size={self.batch_size}: make them smaller"),
-            (self.use_score_norm and not self.use_score_scaling,
-             "use_score_norm acts only with use_score_scaling=True: switch that on too"),
-            (self.kl_placement == "loss" and self.kl_penalty not in ("kl", "k2", "mse"),
-             f"kl_placement='loss' always uses k2, so kl_penalty={self.kl_penalty!r} would be ignored: leave it out"),
-            (self.kl_controller in ("linear", "cosine") and self.final_kl_coef is None,
-             f"kl_controller={self.kl_controller!r} needs final_kl_coef, where the coefficient ends"),
-            (self.kl_controller in ("adaptive", "fixed") and self.final_kl_coef is not None,
-             f"final_kl_coef is not used by kl_controller={self.kl_controller!r}: choose 'linear' or 'cosine'"),
-            (self.kl_controller != "adaptive" and self.final_target_kl is not None,
-             "final_target_kl moves the adaptive controller's target: choose kl_controller='adaptive'"),
-            (self.value_model_name is not None and self.critic != "model",
-             f"value_model_name is used with critic='model', not critic={self.critic!r}"),
-            (self.lora_r > 0 and self.adapter_name is not None,
-             "lora_r makes a new adapter and adapter_name starts from one: give one of the two"),
-            (bool(self.reward_weights) and len(self.reward_weights) != len(self.reward),
-             f"{len(self.reward)} rewards but {len(self.reward_weights)} reward_weights: give one weight for each"),
-            (self.dual_clip is not None and self.dual_clip <= 1,
-             f"dual_clip={self.dual_clip} must be greater than 1 (usual: 3)"),
-            (self.prompt_template is not None and "{" not in self.prompt_template,
-             "prompt_template has no {prompt} in it: every prompt would be the same text"),
+            (
+                self.batch_size % self.num_generations != 0,
+                f"batch_size={self.batch_size} is not a multiple of num_generations={self.num_generations}: "
+                "batch_size counts answers, num_generations of them for each prompt",
+            ),
+            (
+                self.rows_per_optimizer_step > self.batch_size,
+                f"mini_batch_size={self.mini_batch_size} x gradient_accumulation_steps={self.gradient_accumulation_steps} "
+                f"is more than batch_size={self.batch_size}: make them smaller",
+            ),
+            (
+                self.use_score_norm and not self.use_score_scaling,
+                "use_score_norm acts only with use_score_scaling=True: switch that on too",
+            ),
+            (
+                self.kl_placement == "loss" and self.kl_penalty not in ("kl", "k2", "mse"),
+                f"kl_placement='loss' always uses k2, so kl_penalty={self.kl_penalty!r} would be ignored: leave it out",
+            ),
+            (
+                self.kl_controller in ("linear", "cosine") and self.final_kl_coef is None,
+                f"kl_controller={self.kl_controller!r} needs final_kl_coef, where the coefficient ends",
+            ),
+            (
+                self.kl_controller in ("adaptive", "fixed") and self.final_kl_coef is not None,
+                f"final_kl_coef is not used by kl_controller={self.kl_controller!r}: choose 'linear' or 'cosine'",
+            ),
+            (
+                self.kl_controller != "adaptive" and self.final_target_kl is not None,
+                "final_target_kl moves the adaptive controller's target: choose kl_controller='adaptive'",
+            ),
+            (
+                self.value_model_name is not None and self.critic != "model",
+                f"value_model_name is used with critic='model', not critic={self.critic!r}",
+            ),
+            (
+                self.lora_r > 0 and self.adapter_name is not None,
+                "lora_r makes a new adapter and adapter_name starts from one: give one of the two",
+            ),
+            (
+                bool(self.reward_weights) and len(self.reward_weights) != len(self.reward),
+                f"{len(self.reward)} rewards but {len(self.reward_weights)} reward_weights: give one weight for each",
+            ),
+            (
+                self.dual_clip is not None and self.dual_clip <= 1,
+                f"dual_clip={self.dual_clip} must be greater than 1 (usual: 3)",
+            ),
+            (
+                self.prompt_template is not None and "{" not in self.prompt_template,
+                "prompt_template has no {prompt} in it: every prompt would be the same text",
+            ),
         )
         for refused, reason in refusals:
             if refused:
@@ -304,7 +328,9 @@ class PPOConfig:
         """
         billions = num_parameters / 1e9
         scale = next(values for limit, values in _BY_SIZE if billions <= limit)
-        options = dict(zip(("learning_rate", "cliprange", "ppo_epochs", "init_kl_coef", "target_kl"), scale, strict=True))
+        options = dict(
+            zip(("learning_rate", "cliprange", "ppo_epochs", "init_kl_coef", "target_kl"), scale, strict=True)
+        )
         if changes.get("lora_r") or changes.get("adapter_name"):
             options["learning_rate"] *= 10
         return cls(**(options | changes))
@@ -316,11 +342,15 @@ class PPOConfig:
         reach = 20 if num_parameters >= 5e7 else 2000  # toy models bear, and need, far larger rates
         found = []
         if self.learning_rate > best.learning_rate * reach:
-            found.append(f"learning_rate={self.learning_rate:g} is far above the {best.learning_rate:g} recommended for "
-                         f"{size} parameters: the policy usually collapses (KL explodes, ratio leaves the clip range)")
+            found.append(
+                f"learning_rate={self.learning_rate:g} is far above the {best.learning_rate:g} recommended for "
+                f"{size} parameters: the policy usually collapses (KL explodes, ratio leaves the clip range)"
+            )
         if 0 < self.learning_rate < best.learning_rate / 100:
-            found.append(f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
-                         f"{size} parameters: expect no visible learning")
+            found.append(
+                f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
+                f"{size} parameters: expect no visible learning"
+            )
         for name, low, high, why in _BANDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -338,7 +368,12 @@ _BY_SIZE = (  # up to billions of parameters: learning_rate, cliprange, ppo_epoc
 _BANDS = (  # option, lowest and highest value that is known to work, what happens outside
     ("cliprange", 0.05, 0.4, "smaller barely moves the policy, larger lets a single batch undo the last ones"),
     ("ppo_epochs", 1, 10, "further epochs learn from answers that the policy would no longer give"),
-    ("target_kl", 0.005, 0.5, "0.05-0.2 nats per token is usual; more and the text leaves the language of the SFT model"),
+    (
+        "target_kl",
+        0.005,
+        0.5,
+        "0.05-0.2 nats per token is usual; more and the text leaves the language of the SFT model",
+    ),
     ("init_kl_coef", 0.0, 2.0, "at such a price the policy hardly leaves the reference"),
     ("lam", 0.8, 1.0, "below that the first tokens of an answer hardly hear of its score"),
     ("gamma", 0.9, 1.0, "answers are short; discounting hides the score from their beginning"),
@@ -346,20 +381,49 @@ _BANDS = (  # option, lowest and highest value that is known to work, what happe
 )
 
 _RANGES: Mapping[str, tuple[float, float, bool]] = {  # option -> lowest, highest, whether the lowest is excluded
-    "lora_r": (0, 65536, False), "lora_alpha": (0, 1e6, True), "eval_prompts": (0, 1e9, False),
-    "max_prompt_tokens": (1, 1e9, False), "num_generations": (1, 1e6, False), "max_new_tokens": (1, 1e9, False),
-    "temperature": (0, 100, True), "missing_eos_penalty": (0, 1e9, False), "score_clip": (0, math.inf, True),
-    "init_kl_coef": (0, 1e6, False), "target_kl": (0, 1e6, True), "final_target_kl": (0, 1e6, True),
-    "final_kl_coef": (0, 1e6, False), "horizon": (0, 1e15, True), "early_stop_kl": (0, 1e6, True),
-    "kl_ceiling": (0, 1e6, True), "batch_size": (1, 1e9, False), "mini_batch_size": (1, 1e9, False),
-    "gradient_accumulation_steps": (1, 1e9, False), "max_tokens_per_microbatch": (1, 1e12, False),
-    "ppo_epochs": (1, 1000, False), "cliprange": (0, 1, True), "cliprange_high": (0, 1e6, True),
-    "dual_clip": (0, 1e6, True), "cliprange_value": (0, 1e9, True), "vf_coef": (0, 1e6, False),
-    "entropy_coef": (-1e6, 1e6, False), "ratio_threshold": (1, 1e9, True), "critic_warmup_steps": (0, 1e9, False),
-    "critic_epochs": (1, 1000, False), "gamma": (0, 1, False), "lam": (0, 1, False), "lam_critic": (0, 1, False),
-    "lam_length_alpha": (0, 1e6, True), "learning_rate": (0, 10, False), "critic_learning_rate": (0, 10, False),
-    "warmup_steps": (0, 1e9, False), "max_grad_norm": (0, 1e9, True), 
+    "lora_r": (0, 65536, False),
+    "lora_alpha": (0, 1e6, True),
+    "eval_prompts": (0, 1e9, False),
+    "max_prompt_tokens": (1, 1e9, False),
+    "num_generations": (1, 1e6, False),
+    "max_new_tokens": (1, 1e9, False),
+    "temperature": (0, 100, True),
+    "missing_eos_penalty": (0, 1e9, False),
+    "score_clip": (0, math.inf, True),
+    "init_kl_coef": (0, 1e6, False),
+    "target_kl": (0, 1e6, True),
+    "final_target_kl": (0, 1e6, True),
+    "final_kl_coef": (0, 1e6, False),
+    "horizon": (0, 1e15, True),
+    "early_stop_kl": (0, 1e6, True),
+    "kl_ceiling": (0, 1e6, True),
+    "batch_size": (1, 1e9, False),
+    "mini_batch_size": (1, 1e9, False),
+    "gradient_accumulation_steps": (1, 1e9, False),
+    "max_tokens_per_microbatch": (1, 1e12, False),
+    "ppo_epochs": (1, 1000, False),
+    "cliprange": (0, 1, True),
+    "cliprange_high": (0, 1e6, True),
+    "dual_clip": (0, 1e6, True),
+    "cliprange_value": (0, 1e9, True),
+    "vf_coef": (0, 1e6, False),
+    "entropy_coef": (-1e6, 1e6, False),
+    "ratio_threshold": (1, 1e9, True),
+    "critic_warmup_steps": (0, 1e9, False),
+    "critic_epochs": (1, 1000, False),
+    "gamma": (0, 1, False),
+    "lam": (0, 1, False),
+    "lam_critic": (0, 1, False),
+    "lam_length_alpha": (0, 1e6, True),
+    "learning_rate": (0, 10, False),
+    "critic_learning_rate": (0, 10, False),
+    "warmup_steps": (0, 1e9, False),
+    "max_grad_norm": (0, 1e9, True),
     "total_episodes": (1, 1e15, False),
-    "steps": (1, 1e12, False), "eval_every": (1, 1e12, False), "target_reward_evals": (1, 1e6, False),
-    "patience": (1, 1e9, False), "save_every": (0, 1e12, False), "seed": (0, 2**63 - 1, False),
+    "steps": (1, 1e12, False),
+    "eval_every": (1, 1e12, False),
+    "target_reward_evals": (1, 1e6, False),
+    "patience": (1, 1e9, False),
+    "save_every": (0, 1e12, False),
+    "seed": (0, 2**63 - 1, False),
 }

@@ -85,7 +85,9 @@ def check_range(name: str, value: float, low: float, high: float, low_open: bool
     above = value > low if low_open else value >= low
     if not (math.isfinite(value) and above and value <= high):
         bound = f"greater than {low:g}" if low_open else f"at least {low:g}"
-        raise ValueError(f"{name}={value!r} must be {bound}" + (f" and at most {high:g}" if math.isfinite(high) else ""))
+        raise ValueError(
+            f"{name}={value!r} must be {bound}" + (f" and at most {high:g}" if math.isfinite(high) else "")
+        )
 
 
 def check_type(name: str, value: Any, kind: Any) -> None:

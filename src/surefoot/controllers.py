@@ -1,0 +1,140 @@
+"""What changes from step to step: the KL coefficient and the learning rates. Each can save its state."""
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class KLController(Protocol):
+    """Sets the price of a nat of divergence. `value` is the coefficient, `target` what it steers to (if anything)."""
+
+    value: float
+    target: float
+
+    def update(self, kl: float, episodes: int) -> None:
+        """Takes the divergence of a step (in the target's unit) and how many answers it was measured on."""
+        ...
+
+    def state_dict(self) -> dict[str, float]:
+        """Everything needed to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Goes on from a saved state."""
+        ...
+
+
+class AdaptiveKL:
+    """Ziegler et al. (2019): coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * episodes / horizon.
+
+    The target moves linearly from `target` to `final_target` over `total_episodes`, where both are given.
+    """
+
+    def __init__(
+        self,
+        value: float,
+        target: float,
+        horizon: float,
+        final_target: float | None = None,
+        total_episodes: int | None = None,
+    ) -> None:
+        self.value = value
+        self.target = target
+        self._first_target = target
+        self._final_target = final_target
+        self._horizon = horizon
+        self._total_episodes = total_episodes
+        self._episodes = 0
+
+    def update(self, kl: float, episodes: int) -> None:
+        """Moves the coefficient by at most a fifth of itself every `horizon` episodes, then the target."""
+        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        self.value *= 1 + error * episodes / self._horizon
+        self._episodes += episodes
+        self._move_target()
+
+    def _move_target(self) -> None:
+        if self._final_target is not None and self._total_episodes:
+            done = min(self._episodes / self._total_episodes, 1.0)
+            self.target = self._first_target + done * (self._final_target - self._first_target)
+
+    def state_dict(self) -> dict[str, float]:
+        """Coefficient and episodes seen."""
+        return {"value": self.value, "episodes": self._episodes}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Goes on from a saved state."""
+        self.value, self._episodes = state["value"], int(state["episodes"])
+        self._move_target()
+
+
+class ScheduledKL:
+    """A coefficient that is fixed, or moves from `value` to `final` over `total_episodes`, linearly or by a cosine."""
+
+    def __init__(
+        self,
+        value: float,
+        target: float,
+        shape: str = "fixed",
+        final: float | None = None,
+        total_episodes: int | None = None,
+    ) -> None:
+        self.value = value
+        self.target = target
+        self._first = value
+        self._final = value if final is None else final
+        self._shape = shape
+        self._total_episodes = total_episodes
+        self._episodes = 0
+
+    def update(self, kl: float, episodes: int) -> None:  # noqa: ARG002 - a schedule does not listen
+        """Moves along the schedule, whatever the divergence was."""
+        self._episodes += episodes
+        self._move()
+
+    def _move(self) -> None:
+        if self._shape == "fixed" or not self._total_episodes:
+            return
+        left = 1 - min(self._episodes / self._total_episodes, 1.0)
+        if self._shape == "cosine":
+            left = 0.5 * (1 - math.cos(math.pi * left))
+        self.value = self._final + left * (self._first - self._final)
+
+    def state_dict(self) -> dict[str, float]:
+        """Episodes seen; the coefficient follows from them."""
+        return {"value": self.value, "episodes": self._episodes}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Goes on from a saved state."""
+        self.value, self._episodes = state["value"], int(state["episodes"])
+        self._move()
+
+
+def make_kl_controller(
+    kind: str,
+    *,
+    value: float,
+    target: float,
+    horizon: float,
+    final_target: float | None,
+    final_value: float | None,
+    total_episodes: int | None,
+) -> KLController:
+    """The controller called `kind`: adaptive, fixed, linear or cosine."""
+    if kind == "adaptive":
+        return AdaptiveKL(value, target, horizon, final_target, total_episodes)
+    return ScheduledKL(value, target, kind, final_value, total_episodes)
+
+
+def learning_rate_factor(step: int, *, schedule: str, warmup_steps: int, total_steps: int | None) -> float:
+    """What both learning rates are multiplied by at `step` (from 0): linear warm-up, then the schedule.
+
+    linear falls from 1 at the end of the warm-up to 1/(n+1)... and would reach 0 one step after the last, so that no
+    step is wasted; cosine likewise.
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if schedule == "constant" or total_steps is None:
+        return 1.0
+    left = max(0.0, 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))

@@ -1,0 +1,86 @@
+"""The clipped losses of PPO (Schulman et al. 2017), as sums over tokens, with what is worth knowing about them.
+
+Sums, not means: the caller divides by the counted tokens of the whole optimizer step, over all micro-batches and
+processes, so that how a batch is cut never changes its gradient. Legend: `B` responses, `R` response length.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class PolicyDiagnostics(NamedTuple):
+    """Sums over counted tokens, detached: divergence of new from old policy, share clipped, ratio."""
+
+    kl_k1: Tensor
+    kl_k2: Tensor
+    kl_k3: Tensor
+    clipped: Tensor
+    ratio: Tensor
+
+
+class ValueDiagnostics(NamedTuple):
+    """Sums over counted tokens, detached: clipped tokens, squared unclipped error, predicted values."""
+
+    clipped: Tensor
+    squared_error: Tensor
+    values: Tensor
+
+
+def policy_loss(
+    logprobs: Float[Tensor, "B R"],
+    old_logprobs: Float[Tensor, "B R"],
+    advantages: Float[Tensor, "B R"],
+    mask: Bool[Tensor, "B R"],
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    dual_clip: float | None = None,
+) -> tuple[Float[Tensor, ""], PolicyDiagnostics]:
+    """Sum over tokens of max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)), rho = exp(logprobs - old_logprobs).
+
+    With `dual_clip` = c the loss of tokens with negative advantage is at most -A c, which also stops their gradient
+    beyond it (Ye et al. 2020).
+    """
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0)
+    advantages = torch.where(mask, advantages, 0)
+    ratio = log_ratio.exp()
+    plain = -advantages * ratio
+    limited = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = torch.maximum(plain, limited)
+    clipped = limited > plain
+    if dual_clip is not None:
+        ceiling = -advantages * dual_clip
+        clipped = clipped | ((advantages < 0) & (loss > ceiling))
+        loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
+    d = log_ratio.detach()
+    return torch.where(mask, loss, 0).sum(), PolicyDiagnostics(
+        kl_k1=-d.sum(),
+        kl_k2=0.5 * d.square().sum(),
+        kl_k3=torch.where(mask, torch.expm1(d) - d, 0).sum(),
+        clipped=(clipped & mask).sum(),
+        ratio=torch.where(mask, ratio.detach(), 0).sum(),
+    )
+
+
+def value_loss(
+    values: Float[Tensor, "B R"],
+    old_values: Float[Tensor, "B R"],
+    returns: Float[Tensor, "B R"],
+    mask: Bool[Tensor, "B R"],
+    clip_range: float | None = 0.2,
+) -> tuple[Float[Tensor, ""], ValueDiagnostics]:
+    """Sum over tokens of 0.5 max((V - G)^2, (clip(V, V_old - c, V_old + c) - G)^2); None for c: no clipping.
+
+    The larger of the two errors counts: clipping may only make the critic more careful.
+    """
+    values, old_values, returns = (torch.where(mask, x, 0) for x in (values, old_values, returns))
+    plain = (values - returns).square()
+    if clip_range is None:
+        limited = plain
+    else:
+        limited = (old_values + (values - old_values).clamp(-clip_range, clip_range) - returns).square()
+    return 0.5 * torch.maximum(plain, limited).sum(), ValueDiagnostics(
+        clipped=(limited > plain).sum(), squared_error=plain.detach().sum(), values=values.detach().sum()
+    )
