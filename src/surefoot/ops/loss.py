@@ -40,10 +40,11 @@ def policy_loss(
 ) -> tuple[Float[Tensor, ""], PolicyDiagnostics]:
     """Sum over tokens of max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)), rho = exp(logprobs - old_logprobs).
 
+    The log-ratio is held within 20, where exp would overflow and a gradient of 0 times infinity would be NaN.
     With `dual_clip` = c the loss of tokens with negative advantage is at most -A c, which also stops their gradient
     beyond it (Ye et al. 2020).
     """
-    log_ratio = torch.where(mask, logprobs - old_logprobs, 0)
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0).clamp(-20, 20)
     advantages = torch.where(mask, advantages, 0)
     ratio = log_ratio.exp()
     plain = -advantages * ratio

@@ -1,0 +1,99 @@
+"""Processes and devices: the only user of torch.distributed. On one process every method is trivial."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Runtime:
+    """This process's place among all of them. Started by `torchrun`, or alone."""
+
+    def __init__(self) -> None:
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.world_size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        self.rank = dist.get_rank() if self.world_size > 1 else 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def default_device(self) -> torch.device:
+        """The accelerator of this process, or the CPU."""
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    def all_sum(self, x: Tensor) -> Tensor:
+        """The sum over all processes; the argument is left alone."""
+        if self.world_size == 1:
+            return x
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    def all_max(self, value: int) -> int:
+        """The largest of one whole number a process."""
+        return max(self.gather([value]))
+
+    def gather(self, rows: Sequence[Any]) -> list[Any]:
+        """Everybody's rows, in the order of the processes, on every process."""
+        if self.world_size == 1:
+            return list(rows)
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, list(rows))
+        return [row for part in parts for row in part]
+
+    def offset(self, count: int) -> tuple[int, int]:
+        """How many rows the processes before this one hold, and how many all hold together."""
+        counts = self.gather([count])
+        return sum(counts[: self.rank]), sum(counts)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Adds up gradients over all processes; one that has none contributes 0."""
+        if self.world_size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+
+    def share(self, rows: Sequence[Any]) -> list[Any]:
+        """This process's contiguous share of rows that every process knows."""
+        bounds = [len(rows) * i // self.world_size for i in range(self.world_size + 1)]
+        return list(rows[bounds[self.rank] : bounds[self.rank + 1]])
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that a pass may take on `device`: what the accelerator has free, or what the system could give."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with open("/proc/meminfo") as lines:
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return kib["MemAvailable"] * 1024
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Highest memory use of this process so far, on its device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
