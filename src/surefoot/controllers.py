@@ -1,8 +1,14 @@
-"""What changes from step to step: the KL coefficient and the learning rates. Each can save its state."""
+"""What changes from step to step: KL coefficient, learning rates, the scale of scores. Each can save its state."""
 
 import math
 from collections.abc import Mapping
 from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from surefoot.ops.masking import masked_moments
+from surefoot.types import AllSum
 
 
 class KLController(Protocol):
@@ -87,7 +93,7 @@ class ScheduledKL:
         self._total_episodes = total_episodes
         self._episodes = 0
 
-    def update(self, kl: float, episodes: int) -> None:  # noqa: ARG002 - a schedule does not listen
+    def update(self, kl: float, episodes: int) -> None:
         """Moves along the schedule, whatever the divergence was."""
         self._episodes += episodes
         self._move()
@@ -129,8 +135,7 @@ def make_kl_controller(
 def learning_rate_factor(step: int, *, schedule: str, warmup_steps: int, total_steps: int | None) -> float:
     """What both learning rates are multiplied by at `step` (from 0): linear warm-up, then the schedule.
 
-    linear falls from 1 at the end of the warm-up to 1/(n+1)... and would reach 0 one step after the last, so that no
-    step is wasted; cosine likewise.
+    linear and cosine start at 1 after the warm-up and would reach 0 one step after the last, so that no step is wasted.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -138,3 +143,34 @@ def learning_rate_factor(step: int, *, schedule: str, warmup_steps: int, total_s
         return 1.0
     left = max(0.0, 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+class ScoreScaler:
+    """Divides scores by their running standard deviation; with `centre`, after subtracting their running mean.
+
+    Mean and (unbiased) deviation are those of all scores seen so far, the current ones included (Chan et al. 1979 for
+    joining the moments of two sets).
+    """
+
+    def __init__(self, *, centre: bool) -> None:
+        self._centre = centre
+        self._count, self._mean, self._squares = 0.0, 0.0, 0.0
+
+    def __call__(self, scores: Tensor, all_sum: AllSum) -> Tensor:
+        """Takes a batch into the moments and returns it scaled."""
+        count, mean, variance = (float(x) for x in masked_moments(scores, torch.ones_like(scores).bool(), all_sum))
+        total, gap = self._count + count, mean - self._mean
+        self._squares += variance * max(count - 1, 0) + gap**2 * self._count * count / max(total, 1)
+        self._mean += gap * count / max(total, 1)
+        self._count = total
+        deviation = math.sqrt(self._squares / (total - 1)) if total > 1 else 0.0
+        centred = scores - self._mean if self._centre else scores
+        return centred / deviation if deviation > 1e-8 else centred
+
+    def state_dict(self) -> dict[str, float]:
+        """Count, mean and sum of squared deviations."""
+        return {"count": self._count, "mean": self._mean, "squares": self._squares}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Goes on from a saved state."""
+        self._count, self._mean, self._squares = state["count"], state["mean"], state["squares"]

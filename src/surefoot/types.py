@@ -163,6 +163,7 @@ class UpdateStats:
         grad_norm: before clipping. entropy: of the new policy.
         value_mean, value_error: of the critic's new predictions; the error is squared and unclipped.
         optimizer_steps, skipped_minibatches: counts. early_stopped: whether early_stop_kl ended the epochs.
+        ratios: the mean ratio of each minibatch, in order.
     """
 
     policy_loss: float
@@ -183,6 +184,7 @@ class UpdateStats:
     optimizer_steps: int
     skipped_minibatches: int
     early_stopped: bool
+    ratios: tuple[float, ...] = ()
 
 
 class StepStats(Mapping[str, Any]):

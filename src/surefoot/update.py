@@ -101,6 +101,7 @@ class _Update:
         self.critic_parameters = models.critic_parameters()
         self.sums: dict[str, float] = defaultdict(float)
         self.first: dict[str, float] = {}
+        self.ratios: list[float] = []
         self.optimizer_steps = 0
         self.skipped = 0
 
@@ -108,6 +109,9 @@ class _Update:
     def minibatch(self, rows: list[int]) -> bool:
         """Gradients of policy and critic on `rows`, then an optimizer step. False: the policy has moved too far."""
         tokens = self._count(rows)
+        if tokens == 0:
+            self.skipped += 1
+            return True
         sums: dict[str, Tensor] = {}
         for part, group in self._cut(rows):
             self._policy_backward(part, group, tokens, sums)
@@ -129,6 +133,9 @@ class _Update:
     def critic_minibatch(self, rows: list[int]) -> None:
         """Gradients of the critic alone on `rows`, then an optimizer step that leaves the policy where it is."""
         tokens = self._count(rows)
+        if tokens == 0:
+            self.skipped += 1
+            return
         sums: dict[str, Tensor] = {}
         for part, group in self._cut(rows):
             self._critic_backward(part, group, tokens, sums)
@@ -183,7 +190,7 @@ class _Update:
     # ------------------------------------------------------------------------------------- helpers
     def _count(self, rows: list[int]) -> float:
         """Counted tokens of the whole minibatch, over all its passes and all processes: the one denominator."""
-        return max(1.0, float(self.runtime.all_sum(self.experience.rollout.response_mask[rows].sum().float())))
+        return float(self.runtime.all_sum(self.experience.rollout.response_mask[rows].sum().float()))
 
     def _cut(self, rows: list[int]) -> Iterator[tuple[Rows, list[int]]]:
         r = self.experience.rollout
@@ -203,6 +210,7 @@ class _Update:
 
     def _record(self, means: dict[str, float]) -> None:
         self.sums["minibatches"] += 1
+        self.ratios.append(means["ratio"])
         for name, mean in means.items():
             self.sums[name] += mean
 
@@ -222,7 +230,8 @@ class _Update:
     def stats(self, *, early_stopped: bool) -> UpdateStats:
         """Means over the minibatches that counted; an update stopped at once reports its first minibatch."""
         count = self.sums["minibatches"]
-        means = {name: self.sums[name] / count for name in _NAMES} if count else dict(self.first)
+        empty = dict.fromkeys(_NAMES, 0.0)
+        means = {name: self.sums[name] / count for name in _NAMES} if count else empty | self.first
         c = self.losses
         first = self.first or means
         return UpdateStats(
@@ -244,6 +253,7 @@ class _Update:
             optimizer_steps=self.optimizer_steps,
             skipped_minibatches=self.skipped,
             early_stopped=early_stopped,
+            ratios=tuple(self.ratios),
         )
 
 

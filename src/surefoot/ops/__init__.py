@@ -6,8 +6,10 @@ from surefoot.ops.kl import full_kl, kl_estimate, token_rewards
 from surefoot.ops.logprobs import entropy, token_logprobs
 from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import eos_mask, length_mask, masked_mean, masked_moments, masked_scale, masked_whiten
+from surefoot.ops.seeds import derive_seed
 
 __all__ = [
+    "derive_seed",
     "entropy",
     "eos_mask",
     "full_kl",

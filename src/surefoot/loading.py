@@ -1,0 +1,73 @@
+"""Names and folders -> models and tokenizers. Remote code is never run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def load_tokenizer(name: str, chat_template: str | None = None) -> Any:
+    """The tokenizer of a model, optionally with another chat template (a Jinja file)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    if chat_template is not None:
+        path = Path(chat_template)
+        if not path.is_file():
+            raise ValueError(f"chat_template={chat_template!r} is not a file")
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def load_policy(name: str, *, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A causal language model from a folder or the hub, in `dtype` on `device`."""
+    from transformers import AutoModelForCausalLM
+
+    _check_folder("model_name", name)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)
+    return model
+
+
+def load_adapter(base: nn.Module, name: str) -> nn.Module:
+    """`base` with a trained LoRA adapter on it, ready to be trained further."""
+    from peft import PeftModel
+
+    model: nn.Module = PeftModel.from_pretrained(base, name, is_trainable=True)  # type: ignore[arg-type]
+    return model
+
+
+def load_value_model(name: str, *, device: torch.device) -> nn.Module:
+    """A model for the critic: a sequence classifier with one output (a reward model), or any language model."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    _check_folder("value_model_name", name)
+    config = AutoConfig.from_pretrained(name)
+    classifier = any("SequenceClassification" in a for a in (config.architectures or []))
+    kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    model: nn.Module = kind.from_pretrained(name, dtype=torch.float32).to(device)
+    return model
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a sequence, as generation config, model config and tokenizer name them."""
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found |= set(ids) if isinstance(ids, list | tuple) else set() if ids is None else {int(ids)}
+    return frozenset(found)
+
+
+def context_length(model: Any) -> int | None:
+    """Longest row the model takes, or None where its config does not say."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(length) if length else None
+
+
+def _check_folder(option: str, name: str) -> None:
+    path = Path(name).expanduser()
+    if path.is_dir() and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
+        raise ValueError(f"{option}={name!r} is a folder without config.json: it holds no model")
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError(f"{option}={name!r}: no such folder")

@@ -1,0 +1,141 @@
+"""The statistics of a step: the classic forty under their classic names, and ours beside them (docs/metrics.md)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot.ops.kl import kl_estimate
+from surefoot.ops.masking import masked_mean, masked_moments
+from surefoot.runtime import Runtime
+from surefoot.types import Experience, UpdateStats
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What was in force during a step."""
+
+    kl_coef: float
+    target_kl: float
+    learning_rate: float
+    critic_learning_rate: float
+
+
+def step_statistics(
+    experience: Experience, scores: Tensor, update: UpdateStats, prices: Prices, runtime: Runtime
+) -> dict[str, Any]:
+    """Everything about a step but its times. Means are over all processes; arrays are of this process."""
+    return (
+        _objective(experience, scores, prices, runtime)
+        | _update(experience, update, prices, runtime)
+        | _values(experience, update, runtime)
+        | _tokens(experience, runtime)
+    )
+
+
+def sequence_kl(experience_kl: Tensor, mask: Tensor) -> Tensor:
+    """[B, R] -> [B]: divergence of each response from the reference, summed over its tokens."""
+    return torch.where(mask, experience_kl, 0).sum(-1)
+
+
+def _objective(experience: Experience, scores: Tensor, prices: Prices, runtime: Runtime) -> dict[str, Any]:
+    r = experience.rollout
+    mask, total = r.response_mask, runtime.all_sum
+    per_sequence = sequence_kl(r.kl, mask)
+    everyone = torch.ones_like(per_sequence).bool()
+    row_scores = scores if scores.ndim == 1 else torch.where(mask, scores, 0).sum(-1)
+    score_moments = masked_moments(row_scores, torch.ones_like(row_scores).bool(), total)
+    kl = float(masked_mean(per_sequence, everyone, total))
+    surprise = torch.where(mask, -r.old_logprobs, 0).sum(-1)
+    k3 = kl_estimate(r.old_logprobs, r.ref_logprobs, "k3")
+    return {
+        "objective/kl": kl,
+        "objective/kl_dist": per_sequence.cpu().numpy(),
+        "objective/kl_per_token": float(masked_mean(r.kl, mask, total)),
+        "objective/kl_k3": float(masked_mean(k3, mask, total)),
+        "objective/kl_coef": prices.kl_coef,
+        "objective/target_kl": prices.target_kl,
+        "objective/logprobs": r.old_logprobs.cpu().numpy(),
+        "objective/ref_logprobs": r.ref_logprobs.cpu().numpy(),
+        "objective/entropy": float(masked_mean(surprise, everyone, total)),
+        "objective/scores": float(score_moments.mean),
+        "objective/rlhf_reward": float(score_moments.mean) - prices.kl_coef * kl,
+        "ppo/mean_non_score_reward": float(masked_mean(-prices.kl_coef * r.kl, mask, total)),
+        "ppo/mean_scores": float(score_moments.mean),
+        "ppo/std_scores": float(score_moments.variance.sqrt()),
+    }
+
+
+def _update(experience: Experience, u: UpdateStats, prices: Prices, runtime: Runtime) -> dict[str, Any]:
+    mask = experience.rollout.response_mask
+    return {
+        "ppo/learning_rate": prices.learning_rate,
+        "ppo/critic_learning_rate": prices.critic_learning_rate,
+        "ppo/loss/policy": u.policy_loss,
+        "ppo/loss/value": u.value_loss,
+        "ppo/loss/total": u.total_loss,
+        "ppo/policy/entropy": u.entropy,
+        "ppo/policy/approxkl": u.approx_kl_k2,
+        "ppo/policy/approxkl_k3": u.approx_kl_k3,
+        "ppo/policy/policykl": u.approx_kl_k1,
+        "ppo/policy/clipfrac": u.clip_fraction,
+        "ppo/policy/advantages": experience.advantages[mask].cpu().numpy(),
+        "ppo/policy/advantages_mean": float(masked_mean(experience.advantages, mask, runtime.all_sum)),
+        "ppo/policy/ratio": torch.tensor(u.ratios).numpy(),
+        "ppo/policy/first_ratio": u.first_ratio,
+        "ppo/policy/first_kl": u.first_kl,
+        "ppo/policy/early_stopped": float(u.early_stopped),
+        "ppo/policy/skipped_minibatches": u.skipped_minibatches,
+        "ppo/optimizer_steps": u.optimizer_steps,
+        "ppo/grad_norm": u.grad_norm,
+    }
+
+
+def _values(experience: Experience, u: UpdateStats, runtime: Runtime) -> dict[str, Any]:
+    mask = experience.rollout.response_mask
+    returns = masked_moments(experience.returns, mask, runtime.all_sum)
+    values = masked_moments(experience.rollout.old_values, mask, runtime.all_sum)
+    spread = float(returns.variance)
+    explained = 1 - u.value_error / spread if spread > 0 else 0.0
+    return {
+        "ppo/returns/mean": float(returns.mean),
+        "ppo/returns/var": spread,
+        "ppo/val/vpred": u.value_mean,
+        "ppo/val/error": u.value_error,
+        "ppo/val/clipfrac": u.value_clip_fraction,
+        "ppo/val/mean": float(values.mean),
+        "ppo/val/var": float(values.variance),
+        "ppo/val/var_explained": explained,
+        "ppo/val/explained_variance": explained,
+    }
+
+
+def _tokens(experience: Experience, runtime: Runtime) -> dict[str, Any]:
+    r = experience.rollout
+    queries, responses = r.query_mask.sum(-1).float(), r.lengths.float()
+    everyone = torch.ones_like(responses).bool()
+    query_moments = masked_moments(queries, everyone, runtime.all_sum)
+    response_moments = masked_moments(responses, everyone, runtime.all_sum)
+    truncated = float(masked_mean(r.truncated.float(), everyone, runtime.all_sum))
+    ids = [row[:n].tolist() for row, n in zip(r.response_ids, r.lengths.tolist(), strict=True)]
+    return {
+        "tokens/queries_len_mean": float(query_moments.mean),
+        "tokens/queries_len_std": float(query_moments.variance.sqrt()),
+        "tokens/queries_dist": queries.cpu().numpy(),
+        "tokens/responses_len_mean": float(response_moments.mean),
+        "tokens/responses_len_std": float(response_moments.variance.sqrt()),
+        "tokens/responses_len_max": runtime.all_max(int(r.lengths.max())),
+        "tokens/responses_dist": responses.cpu().numpy(),
+        "tokens/eos_rate": 1 - truncated,
+        "tokens/truncated_rate": truncated,
+        "tokens/distinct_2": distinct_pairs(runtime.gather(ids)),
+    }
+
+
+def distinct_pairs(rows: Sequence[Sequence[int]]) -> float:
+    """Share of different ones among all neighbouring token pairs; low when answers repeat themselves or each other."""
+    pairs = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
+    return len(pairs) / max(1, sum(pairs.values()))

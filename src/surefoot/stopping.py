@@ -1,0 +1,57 @@
+"""When a run ends, and why. The state is saved with the run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass
+class StopRules:
+    """The rules of a run; each method says in words why the run should end now, or nothing.
+
+    Attributes:
+        total_steps: steps of the run. kl_ceiling: limit in nats per response token.
+        target_reward, target_evals: evaluation score that ends the run when held so many evaluations in a row.
+        patience: evaluations without a better score.
+        best, held, without_gain: state.
+    """
+
+    total_steps: int | None = None
+    kl_ceiling: float | None = None
+    target_reward: float | None = None
+    target_evals: int = 1
+    patience: int | None = None
+    best: float | None = None
+    held: int = 0
+    without_gain: int = 0
+
+    def after_step(self, steps: int, kl_per_token: float) -> str | None:
+        """After a step: the KL ceiling, then the planned end."""
+        if self.kl_ceiling is not None and kl_per_token > self.kl_ceiling:
+            return (
+                f"kl_ceiling: {kl_per_token:.3g} nats per token from the reference, more than {self.kl_ceiling:g}; "
+                "lower learning_rate or raise init_kl_coef"
+            )
+        if self.total_steps is not None and steps >= self.total_steps:
+            return f"finished: all {steps} steps are done"
+        return None
+
+    def after_evaluation(self, score: float) -> str | None:
+        """After an evaluation: the goal, then patience."""
+        improved = self.best is None or score > self.best
+        self.best = score if improved else self.best
+        self.without_gain = 0 if improved else self.without_gain + 1
+        self.held = self.held + 1 if self.target_reward is not None and score >= self.target_reward else 0
+        if self.target_reward is not None and self.held >= self.target_evals:
+            return f"target_reward: {self.target_reward:g} reached and held for {self.held} evaluations"
+        if self.patience is not None and self.without_gain >= self.patience:
+            return f"patience: no better evaluation than {self.best:.4g} in {self.without_gain} evaluations"
+        return None
+
+    def state_dict(self) -> dict[str, float | None]:
+        """The best score and the two counts."""
+        return {"best": self.best, "held": self.held, "without_gain": self.without_gain}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Goes on from a saved state."""
+        self.best = state["best"]
+        self.held, self.without_gain = int(state["held"] or 0), int(state["without_gain"] or 0)
