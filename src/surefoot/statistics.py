@@ -1,7 +1,7 @@
 """The statistics of a step: the classic forty under their classic names, and ours beside them (docs/metrics.md)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +139,33 @@ def distinct_pairs(rows: Sequence[Sequence[int]]) -> float:
     """Share of different ones among all neighbouring token pairs; low when answers repeat themselves or each other."""
     pairs = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
     return len(pairs) / max(1, sum(pairs.values()))
+
+
+def reward_statistics(parts: Mapping[str, Sequence[float | None]], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Mean and spread of each reward over the answers it applies to, and whatever numbers it reported itself."""
+    found = dict(metrics)
+    for name, scores in parts.items():
+        known = torch.tensor([s for s in scores if s is not None], dtype=torch.float64)
+        if len(known):
+            moments = masked_moments(known, torch.ones_like(known).bool())
+            found |= {f"rewards/{name}/mean": float(moments.mean), f"rewards/{name}/std": float(moments.variance.sqrt())}
+    return found
+
+
+def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Metrics of an evaluation from its answers: score, divergence, length, ends, and the mean of each reward."""
+    columns = {name: torch.tensor([float(s[name]) for s in samples]) for name in ("score", "kl", "length")}
+    score = masked_moments(columns["score"], torch.ones(len(samples)).bool())
+    found = {
+        "eval/score": float(score.mean),
+        "eval/score_std": float(score.variance.sqrt()),
+        "eval/kl": float(columns["kl"].mean()),
+        "eval/kl_per_token": float(columns["kl"].sum() / columns["length"].sum()),
+        "eval/length": float(columns["length"].mean()),
+        "eval/eos_rate": sum(s["finish_reason"] == "stop" for s in samples) / len(samples),
+    }
+    for name in samples[0]["scores"]:
+        known = [s["scores"][name] for s in samples if s["scores"][name] is not None]
+        if known:
+            found[f"eval/rewards/{name}"] = sum(known) / len(known)
+    return found

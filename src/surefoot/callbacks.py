@@ -1,0 +1,53 @@
+"""What a run tells those who watch it. A callback may end the run; it never changes it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surefoot.types import StepStats
+
+SampleRecord = dict[str, Any]
+"""One answer in words: step, prompt, response, score, scores (by reward), kl, length, finish_reason, row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One look at the fixed evaluation prompts: metrics under "eval/...", and every answer."""
+
+    step: int
+    episode: int
+    metrics: Mapping[str, float]
+    samples: Sequence[SampleRecord] = field(repr=False)
+
+    @property
+    def score(self) -> float:
+        """The mean score."""
+        return self.metrics["eval/score"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run ended. `reason` begins with the rule's name: finished, target_reward, patience, kl_ceiling, callback."""
+
+    reason: str
+    steps: int
+    episodes: int
+    evaluations: Sequence[Evaluation] = field(repr=False)
+    run_folder: Path | None = None
+
+
+class Callback:
+    """Override what you need. Returning True from a hook ends the run with the reason "callback"."""
+
+    def on_start(self, trainer: Any) -> None:
+        """Before the first evaluation."""
+
+    def on_step(self, trainer: Any, stats: StepStats, samples: Sequence[SampleRecord]) -> bool | None:
+        """After each step, with its answers."""
+
+    def on_evaluation(self, trainer: Any, evaluation: Evaluation) -> bool | None:
+        """After each evaluation."""
+
+    def on_end(self, trainer: Any, result: TrainResult) -> None:
+        """After the last step and evaluation, when the trained model is saved."""

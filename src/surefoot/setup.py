@@ -1,0 +1,124 @@
+"""Options -> the parts of a trainer: prompts, optimizer, controller, sampling, and how much fits into memory."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from surefoot.config import PPOConfig
+from surefoot.controllers import KLController, make_kl_controller
+from surefoot.models import ActorCritic
+from surefoot.prompts import DetectionReport, load_prompts, split_eval
+from surefoot.types import Prompt, Sampling
+
+_LOG = logging.getLogger("surefoot")
+_CLASSIC = {"pad_token_id", "eos_token_id", "return_prompt", "min_length", "batch_size", "length_sampler"}
+_SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "do_sample", "stop_strings", "stop_token_ids")
+
+
+def load_data(
+    c: PPOConfig, dataset: Any, eval_dataset: Any, tokenizer: Any, context: int | None
+) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...], DetectionReport | None]:
+    """Prompts to train on, prompts to evaluate on (held out where none are given), and what was detected."""
+    room = None if context is None else context - c.max_new_tokens
+    if room is not None and room < 1 and dataset is not None:
+        raise ValueError(f"max_new_tokens={c.max_new_tokens} leaves no room for a prompt in a context of {context}")
+    limits = [n for n in (c.max_prompt_tokens, room) if n is not None]
+
+    def load(source: Any) -> Any:
+        return load_prompts(
+            source,
+            tokenizer,
+            prompt_column=c.prompt_column,
+            prompt_template=c.prompt_template,
+            max_prompt_tokens=min(limits) if limits else None,
+            overlong=c.overlong_prompts,
+        )
+
+    loaded = None if dataset is None else load(dataset)
+    prompts = () if loaded is None else tuple(loaded.prompts)
+    evaluation: tuple[Prompt, ...] = ()
+    if eval_dataset is not None:
+        evaluation = tuple(load(eval_dataset).prompts)[: c.eval_prompts]
+    elif prompts and c.eval_prompts:
+        prompts, evaluation = split_eval(prompts, c.eval_prompts, c.seed)
+    return prompts, evaluation, None if loaded is None else loaded.report
+
+
+def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.optim.Optimizer:
+    """AdamW with a group for the policy and one for the critic; or the user's, with the critic's parameters added.
+
+    A mere value head learns a hundred times faster than the policy: it starts at 0 and moves nothing but itself.
+    """
+    policy, critic = models.policy_parameters(), models.critic_parameters()
+    if optimizer is None:
+        critic_rate = c.critic_learning_rate
+        if critic_rate is None:
+            critic_rate = c.learning_rate * (100 if models.shares_trunk else 1)
+        groups = [{"params": policy, "lr": c.learning_rate}, {"params": critic, "lr": critic_rate}]
+        return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        made: torch.optim.Optimizer = optimizer([*policy, *critic])
+        return made
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not known & {id(p) for p in policy}:
+        raise ValueError("optimizer holds none of the policy's parameters: make it over model.parameters()")
+    missing = [p for p in critic if id(p) not in known]
+    if missing:
+        rate = {} if c.critic_learning_rate is None else {"lr": c.critic_learning_rate}
+        optimizer.add_param_group({"params": missing, **rate})
+    return optimizer
+
+
+def kl_controller_of(c: PPOConfig, total_steps: int | None) -> KLController:
+    """The controller that the options name, with the run's length in episodes."""
+    return make_kl_controller(
+        c.kl_controller,
+        value=c.init_kl_coef,
+        target=c.target_kl,
+        horizon=c.horizon,
+        final_target=c.final_target_kl,
+        final_value=c.final_kl_coef,
+        total_episodes=None if total_steps is None else total_steps * c.batch_size,
+    )
+
+
+def sampling_of(c: PPOConfig, options: Mapping[str, Any]) -> Sampling:
+    """The config's sampling with the options of one `generate` call on top."""
+    for name in options:
+        if name not in _SAMPLING:
+            hint = "it is taken care of, leave it out" if name in _CLASSIC else f"known are {', '.join(_SAMPLING)}"
+            raise TypeError(f"generate() has no option {name!r}: {hint}")
+    how = Sampling(
+        max_new_tokens=int(options.get("max_new_tokens", c.max_new_tokens)),
+        temperature=float(options.get("temperature", c.temperature)),
+        top_k=int(options.get("top_k", 0)),
+        top_p=float(options.get("top_p", 1.0)),
+        greedy=not options.get("do_sample", True),
+        stop_strings=tuple(options.get("stop_strings", c.stop_strings)),
+        stop_token_ids=tuple(options.get("stop_token_ids", c.stop_token_ids)),
+    )
+    for name, good in (("max_new_tokens", how.max_new_tokens >= 1), ("temperature", 0 < how.temperature < math.inf),
+                       ("top_k", how.top_k >= 0), ("top_p", 0 < how.top_p <= 1)):  # fmt: skip
+        if not good:
+            raise ValueError(f"generate({name}={options[name]!r}) is out of range")
+    if not how.greedy and (how.temperature != c.temperature or how.top_k > 0 or how.top_p < 1):
+        _LOG.warning(
+            "answers are drawn with temperature %g, top_k %d, top_p %g, but a step's log-probabilities are those of "
+            "temperature %g over the whole vocabulary: expect a KL that looks wrong. Set temperature in PPOConfig and "
+            "leave top_k and top_p alone.", how.temperature, how.top_k, how.top_p, c.temperature
+        )  # fmt: skip
+    return how
+
+
+def tokens_that_fit(model_config: Any, free_bytes: int) -> int:
+    """Tokens of one forward and backward pass that take about half of the free memory, in float32.
+
+    A layer keeps about 20 activations of the hidden width for each token, and the output about 4 rows of the
+    vocabulary; at least 512 tokens are tried whatever the estimate says.
+    """
+    text = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
+    per_token = 4 * (20 * text.num_hidden_layers * text.hidden_size + 4 * text.vocab_size)
+    return max(512, min(65_536, free_bytes // 2 // per_token))

@@ -1,0 +1,542 @@
+"""PPOTrainer: the only object with state. `train` is written with `generate`, the rewards and `step`, and nothing else."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.assemble import assemble, lora_config
+from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
+from surefoot.checkpoint import optimizer_state, read_checkpoint, restore_optimizer, write_checkpoint
+from surefoot.config import PPOConfig
+from surefoot.controllers import ScoreScaler, learning_rate_factor
+from surefoot.engine.transformers import TransformersEngine
+from surefoot.estimate import estimate
+from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
+from surefoot.loading import context_length, end_ids
+from surefoot.ops.seeds import derive_seed
+from surefoot.prompts import PromptOrder
+from surefoot.rewards import MixedScores, RewardMix, make_reward
+from surefoot.rollout import Response, collect
+from surefoot.runtime import Runtime, cpu_has_bfloat16, free_memory_bytes, peak_memory_gib
+from surefoot.saving import save_critic, save_policy
+from surefoot.setup import kl_controller_of, load_data, make_optimizer, sampling_of, tokens_that_fit
+from surefoot.statistics import Prices, evaluation_metrics, reward_statistics, sequence_kl, step_statistics
+from surefoot.stopping import StopRules
+from surefoot.tracking import RunFolder, Tracker, make_tracker
+from surefoot.types import Completion, Experience, Prompt, Rollout, StepStats
+from surefoot.update import Losses, Passes, update
+
+__all__ = ["Callback", "Evaluation", "PPOTrainer", "TrainResult"]
+
+_LOG = logging.getLogger("surefoot")
+
+
+class PPOTrainer:
+    """PPO for a causal language model, by hand (`generate`, `step`) or as a whole (`train`).
+
+    Args:
+        config: the options.
+        model: the policy, any causal language model of transformers, with or without a LoRA adapter; trained in place.
+        ref_model: the frozen reference. None: the policy as it starts.
+        tokenizer: the policy's.
+        reward: for `train`: a function, a reward model, "module:function", a folder, or a list of these.
+        value_model: a model of its own for the critic (any transformers model, for instance the reward model).
+        dataset, eval_dataset: for `train`: a file, a hub name, rows, texts or a `datasets` object.
+        optimizer: an optimizer over the policy's parameters (the critic's are added to it), or a function that makes
+            one from the list of all trainable parameters. None: AdamW.
+        lr_scheduler: a torch scheduler of that optimizer, stepped once a step; it replaces lr_schedule.
+        peft_config: a LoraConfig for a new adapter on the policy.
+        callbacks: watchers of `train`.
+
+    Attributes:
+        policy: the model that was passed in (within its adapter, if one was added). critic: value head or value model.
+        steps_done, episodes_done: counts so far.
+
+    Raises:
+        ValueError: models, tokenizer and options that do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        model: Any,
+        ref_model: Any = None,
+        tokenizer: Any = None,
+        *,
+        reward: Any = None,
+        value_model: Any = None,
+        dataset: Any = None,
+        eval_dataset: Any = None,
+        optimizer: torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        lr_scheduler: Any = None,
+        peft_config: Any = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        if tokenizer is None:
+            raise ValueError("tokenizer is missing: give the policy's, AutoTokenizer.from_pretrained(model_name)")
+        if peft_config is None and config.lora_r > 0:
+            peft_config = lora_config(config.lora_r, config.lora_alpha)
+        self.config = config
+        self.tokenizer = tokenizer
+        self.runtime = Runtime()
+        device = next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
+        self.models = assemble(
+            model,
+            ref_model,
+            value_model,
+            peft_config=peft_config,
+            critic=config.critic,
+            bfloat16=_use_bfloat16(config.precision, device),
+            gradient_checkpointing=config.gradient_checkpointing,
+            seed=config.seed,
+        )
+        self.policy, self.critic = self.models.policy, self.models.critic
+        self.vocab_size = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+        if len(tokenizer) > self.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens but the model only {self.vocab_size}: they do not belong "
+                "together, or the model's embeddings were not resized"
+            )
+        self.context = context_length(self.policy)
+        self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
+        self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.autocast)
+        self.reward: RewardMix | None = None if reward is None else make_reward(reward, config.reward_weights)
+        self.callbacks = list(callbacks)
+        self.prompts, self.eval_prompts, self.prompt_report = load_data(
+            config, dataset, eval_dataset, tokenizer, self.context
+        )
+        self.optimizer = make_optimizer(config, self.models, optimizer)
+        self.lr_scheduler = lr_scheduler
+        self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.total_steps = config.total_steps(len(self.prompts) or None)
+        self.kl_controller = kl_controller_of(config, self.total_steps)
+        self.score_scaler = ScoreScaler(centre=config.use_score_norm)
+        self.stop_rules = StopRules(
+            self.total_steps, config.kl_ceiling, config.target_reward, config.target_reward_evals, config.patience
+        )
+        self.steps_done = self.episodes_done = self._position = self._generate_calls = 0
+        self.last_experience: Experience | None = None
+        self._generate_seconds = 0.0
+        self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
+        parameters = sum(p.numel() for p in self.policy.parameters())
+        for sentence in config.advice(parameters):
+            warnings.warn(sentence, stacklevel=2)
+
+    @classmethod
+    def from_config(cls, config: PPOConfig, *, callbacks: Sequence[Callback] = ()) -> Self:
+        """Everything by name: models, tokenizer, prompts and rewards of `config` are loaded; for the command line.
+
+        Raises:
+            ValueError: a name that is missing or leads nowhere.
+        """
+        from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
+
+        for name in ("model_name", "dataset", "reward"):
+            if not getattr(config, name):
+                raise ValueError(f"{name} is missing: the whole loop needs model_name, dataset and reward")
+        device = Runtime().default_device()
+        tokenizer = load_tokenizer(str(config.model_name), config.chat_template)
+        model: Any = load_policy(str(config.model_name), device=device)
+        if config.adapter_name is not None:
+            model = load_adapter(model, config.adapter_name)
+        reference = None if config.ref_model_name is None else load_policy(config.ref_model_name, device=device)
+        value = None if config.value_model_name is None else load_value_model(config.value_model_name, device=device)
+        return cls(
+            config,
+            model,
+            reference,
+            tokenizer,
+            reward=list(config.reward),
+            value_model=value,
+            dataset=config.dataset,
+            eval_dataset=config.eval_dataset,
+            callbacks=callbacks,
+        )
+
+    # ------------------------------------------------------------------------------------- the step API
+    def generate(self, queries: Sequence[Any], *, num_return_sequences: int = 1, **sampling: Any) -> list[Any]:
+        """Answers to `queries`: texts give `Completion`s, 1-D id tensors give id tensors; new tokens only.
+
+        Samples at the config's temperature from the whole vocabulary. With `num_return_sequences` the answers come
+        query by query.
+
+        Args:
+            queries: texts, or 1-D tensors of token ids.
+            num_return_sequences: answers for each query.
+            sampling: max_new_tokens, temperature, top_k, top_p, do_sample, stop_strings, stop_token_ids.
+
+        Raises:
+            ValueError: empty or too long queries, or ids that the model does not have.
+            TypeError: an unknown sampling option.
+        """
+        began = time.perf_counter()
+        how = sampling_of(self.config, sampling)
+        ids = query_ids(queries, self.tokenizer, self.vocab_size)
+        check_context(ids, [how.max_new_tokens] * len(ids), self.context)
+        repeated = [row for row in ids for _ in range(num_return_sequences)]
+        first, _ = self.runtime.offset(len(repeated))
+        seeds = [derive_seed(self.config.seed, "sample", self._generate_calls, first + i) for i in range(len(repeated))]
+        self._generate_calls += 1
+        answers = self.engine.generate(repeated, seeds, how)
+        self._generate_seconds = time.perf_counter() - began
+        if isinstance(queries[0], str | Prompt):
+            return list(answers)
+        return [torch.tensor(a.token_ids, dtype=torch.long) for a in answers]
+
+    def step(
+        self, queries: Sequence[Any], responses: Sequence[Any], scores: Any, response_masks: Sequence[Any] | None = None
+    ) -> StepStats:
+        """One PPO step: price, estimate, update. Any number of rows; several processes give a share each.
+
+        Args:
+            queries: what was given to `generate`, repeated to match the responses where there are several to each.
+            responses: what `generate` returned, or texts, or 1-D id tensors.
+            scores: one finite number a response (in any form), or a list of 1-D tensors with one number a token.
+            response_masks: for each response, True on the tokens to train on (leave tool output out).
+
+        Raises:
+            ValueError: anything that does not fit together; nothing was trained then.
+        """
+        began = time.perf_counter()
+        c = self.config
+        check_counts(queries, responses, scores)
+        ids = query_ids(queries, self.tokenizer, self.vocab_size)
+        answers = responses_of(
+            responses,
+            response_masks,
+            self.tokenizer,
+            ends=self.end_ids,
+            stop_strings=c.stop_strings,
+            vocab_size=self.vocab_size,
+        )
+        check_context(ids, [len(a.ids) for a in answers], self.context)
+        raw = scores_of(scores, answers).to(self.models.device)
+
+        rollout = self._collect(ids, answers)
+        collected = time.perf_counter()
+        shaped = self._shape_scores(raw, rollout)
+        prices = self._prices()
+        experience = estimate(
+            rollout,
+            shaped,
+            kl_coef=prices.kl_coef if c.kl_placement == "reward" else 0.0,
+            gamma=c.gamma,
+            lam=c.lam,
+            lam_critic=c.lam_critic,
+            lam_length_alpha=c.lam_length_alpha,
+            bootstrap_truncated=c.bootstrap_truncated,
+            whiten_rewards=c.whiten_rewards,
+            whiten_advantages=c.whiten_advantages,
+            all_sum=self.runtime.all_sum,
+        )
+        estimated = time.perf_counter()
+        done = update(
+            self.models,
+            self.optimizer,
+            experience,
+            self._losses(prices.kl_coef),
+            self._passes(),
+            generator=torch.Generator().manual_seed(derive_seed(c.seed, "order", self.steps_done)),
+            runtime=self.runtime,
+        )
+        updated = time.perf_counter()
+        stats = step_statistics(experience, shaped, done, prices, self.runtime)
+        self._advance(stats["objective/kl_per_token"], self.runtime.offset(len(ids))[1])
+        self.last_experience = experience
+        ended = time.perf_counter()
+        tokens = int(self.runtime.all_sum(rollout.lengths.sum()))
+        return StepStats(
+            stats
+            | {
+                "step": self.steps_done,
+                "episode": self.episodes_done,
+                "time/ppo/forward_pass": collected - began,
+                "time/ppo/compute_rewards": 0.0,
+                "time/ppo/compute_advantages": estimated - collected,
+                "time/ppo/optimize_step": updated - estimated,
+                "time/ppo/calc_stats": ended - updated,
+                "time/ppo/total": ended - began,
+                "time/generate": self._generate_seconds,
+                "time/step": ended - began,
+                "time/tokens_per_second": tokens / (ended - began + self._generate_seconds),
+                "memory/peak_gib": peak_memory_gib(self.models.device),
+            }
+        )
+
+    # ------------------------------------------------------------------------------------- the whole loop
+    def train(self) -> TrainResult:
+        """The whole loop: prompts, answers, rewards, steps, evaluations, checkpoints, until a stop rule holds."""
+        reward = self._ready()
+        c = self.config
+        tracker = self._start_folder()
+        for callback in self.callbacks:
+            callback.on_start(self)
+        evaluations: list[Evaluation] = []
+        reason = self._evaluated(evaluations) if self.steps_done == 0 else None
+        while reason is None:
+            prompts = self._next_prompts()
+            responses = self.generate(prompts, num_return_sequences=c.num_generations)
+            repeated = [p for p in prompts for _ in range(c.num_generations)]
+            began = time.perf_counter()
+            scored = reward(repeated, responses)
+            seconds = time.perf_counter() - began
+            stats = self.step(repeated, responses, scored.scores)
+            stats = StepStats(dict(stats) | reward_statistics(scored.parts, scored.metrics) | {"time/score": seconds})
+            samples = self._samples(repeated, responses, scored)
+            reason = self._told(stats, samples, tracker)
+            reason = reason or self.stop_rules.after_step(self.steps_done, stats["objective/kl_per_token"])
+            if reason is not None or self.steps_done % c.eval_every == 0:
+                reason = self._evaluated(evaluations) or reason
+            if c.save_every and self.steps_done % c.save_every == 0:
+                self._save_in_folder()
+        return self._finish(reason, evaluations, tracker)
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Answers the evaluation prompts, always with the same random numbers, and scores the answers.
+
+        Raises:
+            ValueError: there is no reward or no evaluation prompt.
+        """
+        if self.reward is None or not self.eval_prompts:
+            raise ValueError("an evaluation needs reward and evaluation prompts (eval_dataset, or eval_prompts of dataset)")
+        mine = self.runtime.share(self.eval_prompts)
+        seeds = [derive_seed(self.config.seed, "evaluate", p.index) for p in mine]
+        answers = self.engine.generate([p.token_ids for p in mine], seeds, sampling_of(self.config, {}))
+        scored = self.reward(mine, answers)
+        responses = [Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers]
+        rollout = self._collect([list(p.token_ids) for p in mine], responses)
+        samples = self.runtime.gather(self._samples(mine, answers, scored, rollout))
+        return Evaluation(self.steps_done, self.episodes_done, evaluation_metrics(samples), samples)
+
+    # ------------------------------------------------------------------------------------- saving
+    def save(self, path: str | Path) -> None:
+        """Writes everything needed to go on exactly: weights, critic, optimizer, controllers, counters, position."""
+        tensors = {f"policy.{n}": p for n, p in self.policy.named_parameters() if p.requires_grad}
+        tensors |= {f"critic.{n}": p for n, p in self.critic.state_dict().items()}
+        moments, groups = optimizer_state(self.optimizer)
+        tensors |= {f"optimizer.{n}": t for n, t in moments.items()}
+        state = {
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "optimizer": groups,
+            "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
+            "kl_controller": self.kl_controller.state_dict(),
+            "score_scaler": self.score_scaler.state_dict(),
+            "stop_rules": self.stop_rules.state_dict(),
+        }
+        if self.runtime.is_main:
+            write_checkpoint(path, tensors, state)
+        self.runtime.barrier()
+
+    def restore(self, path: str | Path) -> None:
+        """Goes on from what `save` wrote, in a trainer made from the same starting models and options.
+
+        Raises:
+            ValueError: not a checkpoint, or one of other models.
+        """
+        tensors, state = read_checkpoint(path)
+        names = {f"policy.{n}": p for n, p in self.policy.named_parameters() if p.requires_grad}
+        missing = sorted(set(names) ^ {n for n in tensors if n.startswith("policy.")})
+        if missing:
+            raise ValueError(f"{path} is of another model: {missing[0]} is on one side only")
+        with torch.no_grad():
+            for name, parameter in names.items():
+                parameter.copy_(tensors[name])
+        self.critic.load_state_dict({n[7:]: t for n, t in tensors.items() if n.startswith("critic.")})
+        moments = {n[10:]: t for n, t in tensors.items() if n.startswith("optimizer.")}
+        restore_optimizer(self.optimizer, moments, state["optimizer"])
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        for part in ("kl_controller", "score_scaler", "stop_rules"):
+            getattr(self, part).load_state_dict(state[part])
+        for name in _COUNTERS:
+            setattr(self, name, state["counters"][name])
+
+    def save_model(self, path: str | Path) -> None:
+        """Writes the policy so that AutoModelForCausalLM loads it, its tokenizer, and the critic in critic/ beside it."""
+        if self.runtime.is_main:
+            save_policy(self.policy, self.tokenizer, Path(path))
+            save_critic(self.models, Path(path).parent / "critic")
+
+    # ------------------------------------------------------------------------------------- parts
+    def _collect(self, ids: Sequence[Sequence[int]], responses: Sequence[Response]) -> Rollout:
+        c = self.config
+        return collect(
+            self.models,
+            ids,
+            responses,
+            temperature=c.temperature,
+            kl_penalty=c.kl_penalty,
+            max_rows=c.mini_batch_size,
+            max_tokens=self._max_tokens(),
+        )
+
+    def _max_tokens(self) -> int | None:
+        limit = self.config.max_tokens_per_microbatch
+        if limit == "auto":
+            return tokens_that_fit(self.policy.config, free_memory_bytes(self.models.device))
+        return limit
+
+    def _shape_scores(self, scores: Tensor, rollout: Rollout) -> Tensor:
+        """Scales, clips, and fines answers without an end (on their last token where scores are per token)."""
+        c = self.config
+        if c.use_score_scaling:
+            if scores.ndim == 2:
+                raise ValueError("use_score_scaling needs one score a response, but these are one a token")
+            scores = self.score_scaler(scores, self.runtime.all_sum)
+        if c.score_clip is not None:
+            scores = scores.clamp(-c.score_clip, c.score_clip)
+        fine = c.missing_eos_penalty * rollout.truncated
+        if scores.ndim == 1:
+            return scores - fine
+        last = torch.arange(scores.shape[1], device=scores.device) == rollout.lengths[:, None] - 1
+        return scores - fine[:, None] * last
+
+    def _prices(self) -> Prices:
+        """Sets this step's learning rates and says what is in force."""
+        c = self.config
+        if self.lr_scheduler is None:
+            factor = learning_rate_factor(
+                self.steps_done, schedule=c.lr_schedule, warmup_steps=c.warmup_steps, total_steps=self.total_steps
+            )
+            for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+                group["lr"] = rate * factor
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return Prices(self.kl_controller.value, self.kl_controller.target, rates[0], rates[-1])
+
+    def _losses(self, kl_coef: float) -> Losses:
+        c = self.config
+        return Losses(
+            temperature=c.temperature,
+            clip_low=c.cliprange,
+            clip_high=c.clip_high,
+            dual_clip=c.dual_clip,
+            clip_value=c.cliprange_value,
+            vf_coef=c.vf_coef,
+            entropy_coef=c.entropy_coef,
+            kl_coef=kl_coef if c.kl_placement == "loss" else 0.0,
+        )
+
+    def _passes(self) -> Passes:
+        c = self.config
+        tokens = self._max_tokens()
+        return Passes(
+            epochs=c.ppo_epochs,
+            rows_per_step=c.rows_per_optimizer_step,
+            critic_epochs=c.critic_epochs,
+            max_rows=c.mini_batch_size if tokens is None else None,
+            max_tokens=tokens,
+            critic_only=self.steps_done < c.critic_warmup_steps,
+            early_stop_kl=c.early_stop_kl,
+            ratio_threshold=c.ratio_threshold,
+            max_grad_norm=c.max_grad_norm,
+        )
+
+    def _advance(self, kl_per_token: float, episodes: int) -> None:
+        self.kl_controller.update(kl_per_token, episodes)
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+        self.steps_done += 1
+        self.episodes_done += episodes
+
+    # ------------------------------------------------------------------------------------- parts of train
+    def _ready(self) -> RewardMix:
+        if self.reward is None:
+            raise ValueError("train() needs reward: a function, a reward model, or a list of them")
+        if not self.prompts:
+            raise ValueError("train() needs dataset: a file, a hub name, or a list of prompts")
+        return self.reward
+
+    def _next_prompts(self) -> list[Prompt]:
+        order = PromptOrder(len(self.prompts), self.config.seed)
+        chosen = order.take(self._position, self.config.prompts_per_step)
+        self._position += len(chosen)
+        return self.runtime.share([self.prompts[i] for i in chosen])
+
+    def _start_folder(self) -> Tracker | None:
+        if self.folder is None or not self.runtime.is_main:
+            return None
+        self.folder.start(self.config, resume=self.steps_done > 0)
+        return make_tracker(self.config.log_with, self.folder.path.name, self.folder.path)
+
+    def _told(self, stats: StepStats, samples: list[SampleRecord], tracker: Tracker | None) -> str | None:
+        """Tells the folder, the tracker and the callbacks about a step."""
+        samples = self.runtime.gather(samples)
+        if self.folder is not None and self.runtime.is_main:
+            self.folder.log_step(stats, samples, with_samples=True)
+        if tracker is not None:
+            tracker.log(stats.scalars(), self.steps_done)
+        asked = [callback.on_step(self, stats, samples) for callback in self.callbacks]
+        return "callback: asked to stop after a step" if any(asked) else None
+
+    def _evaluated(self, evaluations: list[Evaluation]) -> str | None:
+        """Evaluates where there are evaluation prompts, tells everybody, and asks the stop rules."""
+        if not self.eval_prompts:
+            return None
+        evaluation = self.evaluate()
+        evaluations.append(evaluation)
+        if self.folder is not None and self.runtime.is_main:
+            self.folder.log_evaluation(evaluation.step, evaluation.episode, evaluation.metrics, evaluation.samples)
+        asked = [callback.on_evaluation(self, evaluation) for callback in self.callbacks]
+        if any(asked):
+            return "callback: asked to stop after an evaluation"
+        return self.stop_rules.after_evaluation(evaluation.score)
+
+    def _save_in_folder(self) -> None:
+        if self.folder is not None:
+            self.save(self.folder.path / "checkpoints" / f"step_{self.steps_done:06d}")
+
+    def _finish(self, reason: str, evaluations: list[Evaluation], tracker: Tracker | None) -> TrainResult:
+        path = None if self.folder is None else self.folder.path
+        if path is not None:
+            if not (path / "checkpoints" / f"step_{self.steps_done:06d}").exists():
+                self._save_in_folder()
+            self.save_model(path / "model")
+        result = TrainResult(reason, self.steps_done, self.episodes_done, tuple(evaluations), path)
+        if self.folder is not None and self.runtime.is_main:
+            self.folder.finish(reason)
+        if tracker is not None:
+            tracker.finish()
+        for callback in self.callbacks:
+            callback.on_end(self, result)
+        return result
+
+    def _samples(
+        self, prompts: Sequence[Prompt], answers: Sequence[Completion], scored: MixedScores, rollout: Rollout | None = None
+    ) -> list[SampleRecord]:
+        """The answers in words; `rollout` defaults to the last step's."""
+        if rollout is None:
+            assert self.last_experience is not None
+            rollout = self.last_experience.rollout
+        divergence = sequence_kl(rollout.kl, rollout.response_mask).tolist()
+        return [
+            {
+                "step": self.steps_done,
+                "prompt": prompt.text,
+                "response": str(answer),
+                "score": scored.scores[i],
+                "scores": {name: values[i] for name, values in scored.parts.items()},
+                "kl": divergence[i],
+                "length": len(answer.token_ids),
+                "finish_reason": answer.finish_reason,
+                "row": prompt.index,
+            }
+            for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+        ]
+
+
+_COUNTERS = ("steps_done", "episodes_done", "_position", "_generate_calls")
+
+
+def _use_bfloat16(precision: str, device: torch.device) -> bool:
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
+        _LOG.warning("precision='bfloat16' on a CPU without bfloat16 instructions is slower than float32")
+    return precision == "bfloat16"
