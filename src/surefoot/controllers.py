@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from surefoot.ops.masking import masked_moments
 from surefoot.types import AllSum
 
 
+@runtime_checkable
 class KLController(Protocol):
     """Sets the price of a nat of divergence. `value` is the coefficient, `target` what it steers to (if anything)."""
 
@@ -135,7 +136,7 @@ def make_kl_controller(
 def learning_rate_factor(step: int, *, schedule: str, warmup_steps: int, total_steps: int | None) -> float:
     """What both learning rates are multiplied by at `step` (from 0): linear warm-up, then the schedule.
 
-    linear and cosine start at 1 after the warm-up and would reach 0 one step after the last, so that no step is wasted.
+    linear and cosine start at 1 after the warm-up and would reach 0 one step after the last: no step is wasted.
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

@@ -6,7 +6,7 @@ left, responses on the right. A mask is True where a token counts; masked places
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -33,6 +33,7 @@ class Completion(str):
     def __new__(
         cls, text: str, token_ids: Sequence[int], logprobs: Sequence[float], finish_reason: FinishReason
     ) -> "Completion":
+        """The text is what `str` holds; the rest is kept beside it."""
         self = super().__new__(cls, text)
         self.token_ids = tuple(token_ids)
         self.logprobs = tuple(logprobs)
@@ -75,6 +76,7 @@ class RewardOutput:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Reward(Protocol):
     """Anything that scores answers. `name` is what it is logged under."""
 
@@ -98,6 +100,7 @@ class Sampling:
     stop_token_ids: tuple[int, ...] = ()
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Draws answers from the current policy."""
 

@@ -1,6 +1,6 @@
 """Divergence from the reference, and the token rewards it is priced into.
 
-Legend: `B` responses, `R` response length, `V` vocabulary; d = logprobs - ref_logprobs on tokens drawn from the policy.
+Legend: `B` responses, `R` response length, `V` vocabulary; d = logprobs - ref_logprobs on the policy's own tokens.
 Source of k1, k2, k3: Schulman, "Approximating KL divergence" (2020).
 """
 
@@ -36,7 +36,7 @@ def full_kl(
     policy = (logits.float() / temperature).log_softmax(-1)
     reference = (ref_logits.float() / temperature).log_softmax(-1)
     probabilities = policy.exp()
-    return torch.where(probabilities > 0, probabilities * (policy - reference), 0).sum(-1)
+    return (probabilities * torch.where(probabilities > 0, policy - reference, 0)).sum(-1)
 
 
 def token_rewards(

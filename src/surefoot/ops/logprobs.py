@@ -20,4 +20,4 @@ def entropy(logits: Float[Tensor, "*N V"], temperature: float = 1.0) -> Float[Te
     """-sum p log p of p = softmax(logits / temperature), in nats and float32."""
     scaled = logits.float() / temperature
     probabilities = scaled.softmax(-1)
-    return scaled.logsumexp(-1) - torch.where(probabilities > 0, probabilities * scaled, 0).sum(-1)
+    return scaled.logsumexp(-1) - (probabilities * torch.where(probabilities > 0, scaled, 0)).sum(-1)

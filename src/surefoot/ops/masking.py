@@ -48,6 +48,7 @@ def masked_whiten(
 
     The variance is the unbiased one. Where fewer than two elements count the result is 0.
     """
+    x = torch.where(mask, x, 0)  # NaN in the padding would come back as 0 * NaN in a gradient
     count, mean, variance = masked_moments(x, mask, all_sum)
     return torch.where(mask & (count >= 2), (x - mean) * torch.rsqrt(variance + eps), 0)
 
@@ -59,6 +60,7 @@ def masked_scale(
 
     Where fewer than two elements count they keep their value.
     """
+    x = torch.where(mask, x, 0)
     count, mean, variance = masked_moments(x, mask, all_sum)
     scaled = (x - mean) * torch.rsqrt(variance + eps) + mean
     return torch.where(mask, torch.where(count >= 2, scaled, x), 0)
