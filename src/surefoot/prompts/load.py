@@ -242,7 +242,8 @@ def _sift(
     report = DetectionReport(
         source=found.name, format=how.words, prompt_column=how.column, rows=len(prompts), kept=len(kept),
         too_long=too_long, empty=empty, duplicates=Tally.of(repeated), length_min=min(lengths),
-        length_median=statistics.median(lengths), length_max=max(lengths), max_prompt_tokens=limit, overlong=overlong,
+        length_median=float(statistics.median(lengths)), length_max=max(lengths), max_prompt_tokens=limit,
+        overlong=overlong,
         examples=tuple(_example(decode(tokenizer, p.token_ids)) for p in kept[:2]),
     )  # fmt: skip
     return PromptSet(tuple(kept), report)
