@@ -1,0 +1,180 @@
+"""Several rewards as one: weighted, summed, each logged under its name."""
+
+import inspect
+import math
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, cast
+
+from surefoot.rewards.failure import LARGEST, RewardError, check_scores
+from surefoot.rewards.function import FunctionReward
+from surefoot.rewards.locate import is_file_spec
+from surefoot.types import Prompt, Reward, RewardOutput
+
+_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class MixedScores:
+    """What all rewards together say about a batch.
+
+    Attributes:
+        scores: the weighted sum of each answer.
+        parts: name of each reward -> what it said, before weighting.
+        metrics: under the names they are logged by: rewards/<name>/mean, /std, /none_rate, /<its own>.
+    """
+
+    scores: list[float]
+    parts: dict[str, list[float | None]]
+    metrics: dict[str, float]
+
+
+class RewardMix:
+    """The weighted sum of rewards. A reward that says None for an answer is left out of that answer's sum.
+
+    Args:
+        rewards: each a `surefoot.types.Reward`. Equal names get a number behind them.
+        weights: one a reward. Empty: every weight is 1.
+
+    Attributes:
+        rewards: name -> reward, in the order given.
+        weights: one a reward.
+    """
+
+    def __init__(self, rewards: Sequence[Reward], weights: Sequence[float] = ()) -> None:
+        if not rewards:
+            raise ValueError("no reward given: name a function, a reward model, or several")
+        if len(weights) not in (0, len(rewards)):
+            raise ValueError(f"{len(rewards)} rewards but {len(weights)} weights: give one weight for each, or none")
+        if not all(math.isfinite(weight) for weight in weights):
+            raise ValueError(f"weights={tuple(weights)} must be finite numbers")
+        self.rewards: Mapping[str, Reward] = dict(zip(_unique([r.name for r in rewards]), rewards, strict=True))
+        self.weights = tuple(map(float, weights)) or (1.0,) * len(rewards)
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> MixedScores:
+        """Scores `completions[i]` as the answer to `prompts[i]`.
+
+        Raises:
+            RewardError: a reward failed, or none of them has a score for some answer.
+        """
+        outputs = {name: reward(prompts, completions) for name, reward in self.rewards.items()}  # type: ignore[arg-type]
+        return self.combine(outputs, prompts, completions)
+
+    def combine(
+        self, outputs: Mapping[str, RewardOutput], prompts: Sequence[Prompt], completions: Sequence[str]
+    ) -> MixedScores:
+        """The weighted sums of what the rewards said, checked."""
+        parts: dict[str, list[float | None]] = {}
+        metrics: dict[str, float] = {}
+        for name, output in outputs.items():
+            if not isinstance(output, RewardOutput):
+                raise RewardError(name, f"returned {type(output).__name__} where a RewardOutput is needed")
+            parts[name] = check_scores(name, output.scores, prompts, completions)
+            metrics |= _spread(f"rewards/{name}", parts[name])
+            metrics |= {f"rewards/{name}/{key}": float(value) for key, value in output.metrics.items()}
+        return MixedScores(self._sums(parts, prompts, completions), parts, metrics)
+
+    def set_step(self, step: int) -> None:
+        """Tells functions that ask for `trainer_state` how many steps were made."""
+        for reward in self.rewards.values():
+            if isinstance(reward, FunctionReward):
+                reward.trainer_state.global_step = step
+
+    def _sums(
+        self, parts: Mapping[str, Sequence[float | None]], prompts: Sequence[Prompt], completions: Sequence[str]
+    ) -> list[float]:
+        names, sums = ", ".join(parts), []
+        for row, prompt, completion in zip(zip(*parts.values(), strict=True), prompts, completions, strict=True):
+            given = [w * score for w, score in zip(self.weights, row, strict=True) if score is not None]
+            if not given:
+                raise RewardError(
+                    names, "returned None, and no reward has a score for this answer", prompt, completion
+                )
+            if not abs(sum(given)) <= LARGEST:
+                raise RewardError(names, f"the weighted sum {sum(given):g} does not fit float32", prompt, completion)
+            sums.append(sum(given))
+        return sums
+
+
+def make_reward(spec: Any, weights: Sequence[float] = (), *, special_tokens: Sequence[str] = ()) -> RewardMix:
+    """One `RewardMix` out of a text, a function, a model, a `Reward`, or a list of these.
+
+    Args:
+        spec: "module:name", "pkg.module.name", "file.py:name", "file.py", a reward model's folder or hub name
+            "org/name"; or the function, model or reward itself.
+        weights: one a reward. Empty: every weight is 1.
+        special_tokens: texts of the policy's special tokens; reward models do not get to see them on plain prompts.
+    """
+    if isinstance(spec, RewardMix):
+        if len(weights):
+            raise ValueError("a RewardMix has its weights already: leave reward_weights out")
+        return spec
+    specs = list(spec) if isinstance(spec, list | tuple) else [spec]
+    return RewardMix([_one(s, special_tokens) for s in specs], weights)
+
+
+def _one(spec: Any, special_tokens: Sequence[str]) -> Reward:
+    if isinstance(spec, str | PathLike):
+        return _named(fspath(spec), special_tokens)
+    if _is_reward(spec):
+        return cast(Reward, spec)
+    if hasattr(spec, "forward") and hasattr(spec, "parameters"):
+        if not hasattr(spec, "config"):
+            raise ValueError(
+                f"reward {type(spec).__name__} is a module without a config: call it in a Python function"
+            )
+        return _model(spec, special_tokens)
+    if not callable(spec):
+        raise TypeError(f"reward={spec!r} is neither a text, a function, a model nor a list of these")
+    return FunctionReward(cast(Callable[..., Any], spec))
+
+
+def _named(spec: str, special_tokens: Sequence[str]) -> Reward:
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            merge = " (merge the adapter into its base first)" if (folder / "adapter_config.json").is_file() else ""
+            raise ValueError(f"reward={spec!r} is a folder without config.json, so not a reward model{merge}")
+        return _model(str(folder), special_tokens)
+    if is_file_spec(spec) or ":" in spec:
+        return FunctionReward(spec)
+    if spec.startswith((".", "~", "/")):
+        raise ValueError(f"reward={spec!r}: there is no such folder or Python file (looked in {Path.cwd()})")
+    return _model(spec, special_tokens) if _HUB_NAME.match(spec) else FunctionReward(spec)
+
+
+def _model(model: Any, special_tokens: Sequence[str]) -> Reward:
+    from surefoot.rewards.model import ModelReward  # transformers takes seconds; functions do without it
+
+    return ModelReward(model, special_tokens=special_tokens)
+
+
+def _is_reward(spec: Any) -> bool:
+    """Whether `spec` follows our own protocol: a name, and a call with exactly (prompts, completions)."""
+    if isinstance(spec, type) or inspect.isroutine(spec) or not callable(spec):
+        return False
+    if not isinstance(getattr(spec, "name", None), str):
+        return False
+    return list(inspect.signature(spec).parameters) == ["prompts", "completions"]
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        candidate, number = name, 2
+        while candidate in found:
+            candidate, number = f"{name}_{number}", number + 1
+        found.append(candidate)
+    return found
+
+
+def _spread(prefix: str, scores: Sequence[float | None]) -> dict[str, float]:
+    given = [score for score in scores if score is not None]
+    found = {} if len(given) == len(scores) else {f"{prefix}/none_rate": 1 - len(given) / len(scores)}
+    if given:
+        found |= {f"{prefix}/mean": statistics.fmean(given), f"{prefix}/std": statistics.pstdev(given)}
+    return found
