@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from surefoot.options import check_range, check_type, strict_options
 
@@ -240,7 +240,7 @@ class PPOConfig:
             limits.append(max(1, num_prompts // self.prompts_per_step))
         return min(limits) if limits else None
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> "PPOConfig":
         """A copy with some options changed, checked like a new one."""
         return type(self)(**({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes))
 
@@ -319,7 +319,7 @@ class PPOConfig:
 
     # -------------------------------------------------------------------------------------- advice
     @classmethod
-    def recommended(cls, num_parameters: int, **changes: Any) -> Self:
+    def recommended(cls, num_parameters: int, **changes: Any) -> "PPOConfig":
         """Our recommended options for a policy of `num_parameters` weights, with `changes` on top.
 
         The learning rate falls from 2e-6 for the smallest models to 5e-7 for the largest, the clip range from 0.2

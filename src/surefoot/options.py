@@ -80,7 +80,7 @@ def unknown_option(name: str, known: set[str]) -> str:
     return f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `surefoot ppo --help`")
 
 
-def check_range(name: str, value: float, low: float, high: float, low_open: bool) -> None:
+def check_range(name: str, value: int | float, low: int | float, high: int | float, low_open: bool) -> None:
     """Refuses a number outside its range, and NaN and infinity everywhere."""
     above = value > low if low_open else value >= low
     if not (math.isfinite(value) and above and value <= high):

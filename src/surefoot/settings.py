@@ -1,0 +1,307 @@
+"""YAML, TOML and JSON files + command line -> `PPOConfig`, and `PPOConfig` -> YAML. No torch in here.
+
+Files are merged from left to right, the command line comes last. YAML is read as version 1.2: `1e-5` is a number,
+`on` and `yes` are text. The bare word `none` means "no value" wherever an option can be without one.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from surefoot.config import SECTIONS, PPOConfig
+from surefoot.options import check_type, unknown_option
+
+MAX_BYTES = 2**20
+"""Larger settings files are refused: nobody writes a megabyte of options by hand."""
+
+KINDS: Mapping[str, Any] = {field.name: field.type for field in dataclasses.fields(PPOConfig)}
+"""Option -> its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it was written: "run.yaml:3" or "--learning-rate"."""
+
+    value: Any
+    origin: str
+
+
+class _Bare(str):
+    """A text written without quotes, which may therefore be the word `none`."""
+
+    __slots__ = ()
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def load_settings(
+    paths: Sequence[str | Path] = (), overrides: Mapping[str, str | Sequence[str]] | None = None
+) -> PPOConfig:
+    """The options of a run: `overrides` (texts, as typed) over the files, later files over earlier ones.
+
+    Raises:
+        ValueError: every unknown option and wrong value of the files, each with its file and line.
+        FileNotFoundError: a file does not exist.
+    """
+    found: dict[str, Setting] = {}
+    for path in paths:
+        found |= read_file(path)
+    for name, text in (overrides or {}).items():
+        found[name] = Setting(from_text(KINDS.get(name), text), "--" + name.replace("_", "-"))
+    return _make_config(found)
+
+
+def read_file(path: str | Path) -> dict[str, Setting]:
+    """The options written in one file, each with its line; names are checked by `load_settings`."""
+    path = Path(path)
+    parsers = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml, ".json": _parse_json}
+    if path.suffix.lower() not in parsers:
+        raise ValueError(f"{path}: a settings file ends in .yaml, .yml, .toml or .json")
+    text = _read_text(path)
+    try:
+        entries = parsers[path.suffix.lower()](text, path)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply; options are plain `name: value` lines") from None
+    settings: dict[str, Setting] = {}
+    for key, value, line in entries:
+        name = str(key).replace("-", "_")
+        if name in settings:
+            first = settings[name].origin.rpartition(":")[2]
+            raise ValueError(f"{path}:{line}: {name} is set twice, first in line {first}; keep one of the two")
+        settings[name] = Setting(value, f"{path}:{line}")
+    return settings
+
+
+def from_text(kind: Any, text: str | Sequence[str]) -> Any:
+    """What was typed on a command line, as the nearest value of `kind`; what does not fit stays text."""
+    if isinstance(text, str):
+        return _number_or_text(kind, text)
+    return [_number_or_text(kind, part) for part in text]
+
+
+def _read_text(path: Path) -> str:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `surefoot init {path}` writes one to start from")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path}: larger than 1 MiB; is this a settings file?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}:{line}: not UTF-8 text") from None
+
+
+Entries = list[tuple[Any, Any, int]]
+"""Key, value and line of each entry of a file, duplicates included."""
+
+
+def _parse_yaml(text: str, path: Path) -> Entries:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.nodes import MappingNode
+
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        root = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ValueError(f"{path}:{mark.line + 1}:{mark.column + 1}: unreadable YAML: {error.problem}") from None
+    except YAMLError as error:
+        before = text[: getattr(error, "position", 0)]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise ValueError(f"{path}:{line}:{column}: unreadable YAML: a character that is not allowed") from None
+    if root is None:
+        return []
+    if not isinstance(root, MappingNode):
+        raise ValueError(f"{path}:{root.start_mark.line + 1}: options are `name: value` lines")
+    return [
+        (key.value if isinstance(key.value, str) else "?", _yaml_value(yaml, node, path), key.start_mark.line + 1)
+        for key, node in root.value
+    ]
+
+
+def _yaml_value(yaml: Any, node: Any, path: Path) -> Any:
+    """A scalar, or a list of scalars; anything deeper is no option's value and is refused before it is built."""
+    from ruamel.yaml.nodes import ScalarNode, SequenceNode
+
+    where = f"{path}:{node.start_mark.line + 1}"
+    if isinstance(node, SequenceNode):
+        if not all(isinstance(item, ScalarNode) for item in node.value):
+            raise ValueError(f"{where}: a list inside a list; options take plain values and lists of them")
+        return [_yaml_value(yaml, item, path) for item in node.value]
+    if not isinstance(node, ScalarNode):
+        raise ValueError(f"{where}: options are not nested; write each as `name: value` without indentation")
+    tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
+    if tag in ("str", "timestamp"):
+        return node.value if node.style else _Bare(node.value)
+    if tag not in ("int", "float", "bool", "null"):
+        raise ValueError(
+            f"{where}: the tag {str(node.tag)!r} is refused; values are plain texts, numbers, true or false"
+        )
+    try:
+        return yaml.constructor.construct_object(node, deep=True)
+    except ValueError:
+        raise ValueError(f"{where}: {node.value!r} is not a value of the kind {tag}") from None
+
+
+def _parse_toml(text: str, path: Path) -> Entries:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        at = f":{place[1]}:{place[2]}" if place else f":{text.count(chr(10)) + 1}"
+        raise ValueError(f"{path}{at}: unreadable TOML: {str(error).partition(' (at')[0]}") from None
+    return [
+        (key, _plain(value, path, line), line)
+        for key, value in table.items()
+        for line in [_line_of(rf"^[ \t]*\[?[\"']?{re.escape(key)}[\"'\].=\s]", text)]
+    ]
+
+
+def _parse_json(text: str, path: Path) -> Entries:
+    try:
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}:{error.colno}: unreadable JSON: {error.msg}") from None
+    if not isinstance(pairs, _Pairs):
+        raise ValueError(f'{path}:1: options are an object, {{"name": value}}')
+    entries: Entries = []
+    seen: dict[str, int] = {}
+    for key, value in pairs:
+        seen[key] = seen.get(key, -1) + 1
+        line = _line_of(re.escape(json.dumps(key)) + r"\s*:", text, seen[key])
+        entries.append((key, _plain(value, path, line, bare=False), line))
+    return entries
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object that keeps its duplicates."""
+
+
+def _plain(value: Any, path: Path, line: int, bare: bool = True) -> Any:
+    if isinstance(value, dict | _Pairs):
+        raise ValueError(f"{path}:{line}: options are not nested; write each at the top level")
+    if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+        raise ValueError(f"{path}:{line}: a list inside a list; options take plain values and lists of them")
+    return _Bare(value) if bare and isinstance(value, str) else value  # TOML has no null: "none" stands for it
+
+
+def _line_of(pattern: str, text: str, occurrence: int = 0) -> int:
+    places = [match.start() for match in re.finditer(pattern, text, re.MULTILINE)]
+    return text.count("\n", 0, places[min(occurrence, len(places) - 1)]) + 1 if places else 1
+
+
+# ------------------------------------------------------------------------------------------ checking
+
+
+def _make_config(found: Mapping[str, Setting]) -> PPOConfig:
+    problems, options = [], {}
+    for name, setting in found.items():
+        try:
+            if name not in KINDS:
+                raise ValueError(unknown_option(name, set(KINDS)))
+            options[name] = _adapt(KINDS[name], setting.value)
+            check_type(name, options[name], KINDS[name])
+        except ValueError as error:
+            quotes = KINDS.get(name) in (str, str | None) and not isinstance(setting.value, str)
+            problems.append(f"{setting.origin}: {error}" + ("; put it in quotes" if quotes else ""))
+    if problems:
+        raise ValueError("\n".join(problems))
+    try:
+        return PPOConfig(**options)
+    except ValueError as error:
+        raise ValueError(_with_origins(str(error), found)) from None
+
+
+def _adapt(kind: Any, value: Any) -> Any:
+    """The value as the option's type has it, where nothing is lost: `none`, 1e5 for a count, 3 for the list [3]."""
+    optional, element = type(None) in get_args(kind), _element(kind)
+    if element is not None:
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        nothing = len(items) == 1 and isinstance(items[0], _Bare) and items[0].lower() == "none"
+        return () if nothing else tuple(_adapt(element, item) for item in items)
+    if isinstance(value, _Bare):
+        value = None if optional and value.lower() == "none" else str(value)
+    whole = isinstance(value, float) and value.is_integer() and int in (kind, *get_args(kind))
+    return int(value) if whole else value
+
+
+def _element(kind: Any) -> Any:
+    """The type of a list option's elements; None for other options."""
+    return get_args(kind)[0] if get_origin(kind) is tuple else None
+
+
+def _number_or_text(kind: Any, text: str) -> Any:
+    kinds = set(get_args(kind)) | {kind, _element(kind)}
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        if kinds & {int, float}:
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    return _Bare(text)
+
+
+def _with_origins(message: str, found: Mapping[str, Setting]) -> str:
+    """The message of a refused value or combination, led by the place of the option that it names first."""
+    places = {name: at.start() for name in found if (at := re.search(rf"\b{name}\b", message))}
+    origins = {name: found[name].origin for name in sorted(places, key=lambda name: places[name])}
+    if not origins:
+        return message
+    first, *others = origins.items()
+    also = f" ({', '.join(f'{name}: {origin}' for name, origin in others)})" if others else ""
+    return f"{first[1]}: {message}{also}"
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def to_yaml(config: PPOConfig) -> str:
+    """All options as YAML, section by section; reading it back gives an equal config."""
+    lines = ["# Every option of this run, as it was resolved."]
+    for field in dataclasses.fields(config):
+        if field.name in SECTIONS:
+            lines += ["", f"# {SECTIONS[field.name]}"]
+        lines.append(f"{field.name}: {yaml_value(getattr(config, field.name))}")
+    return "\n".join(lines) + "\n"
+
+
+def yaml_value(value: Any) -> str:
+    """One option's value as YAML 1.2 writes it, on one line."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(yaml_value, value))}]"
+    if isinstance(value, str):
+        plain = re.fullmatch(r"(\.{0,2}/)?[A-Za-z_][\w./+-]*( [\w./+-]+)*(:[\w./+-]+)*", value, re.ASCII)
+        return value if plain and value.lower() not in _WORDS else _quoted(value)
+    if isinstance(value, float):
+        return _yaml_float(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+_WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "y", "n", ".", "..", "...", ".nan", ".inf"}
+
+
+def _yaml_float(value: float) -> str:
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return re.sub(r"e-0(\d)$", r"e-\1", repr(value))
+
+
+def _quoted(text: str) -> str:
+    hidden = r"[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"  # what JSON leaves raw and YAML refuses
+    return re.sub(hidden, lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
