@@ -224,7 +224,9 @@ def test_what_a_chat_template_refuses_is_said_with_the_row(tiny_tokenizer):
 def test_keys_that_a_table_filled_up_with_none_are_not_shown_to_the_template(tiny_tokenizer):
     template = "{% for m in messages %}{{ 'tools' if 'tool_calls' in m else m['content'] }}{% endfor %}"
     row = {"prompt": [{"role": "user", "content": "Hi", "tool_calls": None}]}
-    assert load_row(row, tiny_tokenizer, chat_template=template)[0].text == "Hi"
+    prompt, _ = load_row(row, tiny_tokenizer, chat_template=template)
+    assert prompt.text == "Hi"
+    assert prompt.messages == ({"role": "user", "content": "Hi"},)
 
 
 def test_a_prompt_template_frames_the_prompt_with_other_columns(tiny_tokenizer):
