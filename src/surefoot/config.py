@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from surefoot.options import check_range, check_type, strict_options
 
@@ -253,7 +253,10 @@ class PPOConfig:
             elif field.type == tuple[str, ...] and isinstance(value, str):
                 object.__setattr__(self, field.name, (value,))
         for field in dataclasses.fields(self):
-            check_type(field.name, getattr(self, field.name), field.type)
+            value = getattr(self, field.name)
+            check_type(field.name, value, field.type)
+            if type(value) is int and float in (field.type, *get_args(field.type)):
+                object.__setattr__(self, field.name, float(value))
         for name, (low, high, low_open) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
