@@ -87,6 +87,7 @@ class Batch:
     state: SimpleNamespace
     log_extra: Callable[[str, Any], None]
     log_metric: Callable[[str, Any], None]
+    special_tokens: Sequence[str] = ()
 
     def answers(self, name: str) -> list[Any]:
         """Each answer as text, or as an assistant's message where its prompt is a conversation."""
@@ -99,11 +100,16 @@ class Batch:
     def questions(self, name: str) -> list[Any]:
         """Each prompt as text, or as messages where it is a conversation."""
         plain = self.signature.wants_text(name)
-        return [[dict(m) for m in p.messages] if p.messages and not plain else p.text for p in self.prompts]
+        rows = zip(self.prompts, self.plain_prompts(), strict=True)
+        return [[dict(m) for m in p.messages] if p.messages and not plain else text for p, text in rows]
+
+    def plain_prompts(self) -> list[str]:
+        """Each prompt as text; a plain one without the special tokens that the policy's tokenizer put around it."""
+        return [p.text if p.messages else without_ends(p.text, self.special_tokens) for p in self.prompts]
 
     def texts(self) -> list[str]:
         """Each prompt with its answer behind it."""
-        return [p.text + str(c) for p, c in zip(self.prompts, self.completions, strict=True)]
+        return [p + str(c) for p, c in zip(self.plain_prompts(), self.completions, strict=True)]
 
     def columns(self) -> dict[str, list[Any]]:
         """Every column as a list; None where a row lacks it."""
@@ -179,12 +185,14 @@ def _openrlhf(batch: Batch) -> dict[str, Any]:
     label = next(
         (columns[name] for name in ("label", "labels") if name in columns), _truth(columns).get("ground_truth")
     )
-    return {"queries": batch.texts(), "prompts": [p.text for p in batch.prompts], "labels": [label]}
+    prompts = [p.text for p in batch.prompts]  # with special tokens, as OpenRLHF hands them over
+    queries = [p + str(c) for p, c in zip(prompts, batch.completions, strict=True)]
+    return {"queries": queries, "prompts": prompts, "labels": [label]}
 
 
 def _trlx(batch: Batch) -> dict[str, Any]:
     return batch.columns() | {
-        "samples": batch.texts(), "prompts": [p.text for p in batch.prompts],
+        "samples": batch.texts(), "prompts": batch.plain_prompts(),
         "outputs": [str(c) for c in batch.completions],
     }  # fmt: skip
 
@@ -197,7 +205,7 @@ def _verifiers(batch: Batch) -> dict[str, Any]:
 
 def _reasoning_gym(batch: Batch) -> dict[str, Any]:
     prompt = batch.prompts[0]
-    question = prompt.messages[-1]["content"] if prompt.messages else prompt.text
+    question = prompt.messages[-1]["content"] if prompt.messages else batch.plain_prompts()[0]
     return {"answer": str(batch.completions[0]), "entry": {"question": question} | dict(prompt.columns)}
 
 
@@ -210,12 +218,14 @@ def _grader(batch: Batch) -> dict[str, Any]:
 def _pair(batch: Batch) -> dict[str, Any]:
     prompt = batch.prompts[0]
     return (
-        dict(prompt.columns) | dict.fromkeys(PROMPT, prompt.text) | dict.fromkeys(RESPONSE, str(batch.completions[0]))
+        dict(prompt.columns)
+        | dict.fromkeys(PROMPT, batch.plain_prompts()[0])
+        | dict.fromkeys(RESPONSE, str(batch.completions[0]))
     )
 
 
 def _pairs(batch: Batch) -> dict[str, Any]:
-    prompts = [p.text for p in batch.prompts]
+    prompts = batch.plain_prompts()
     texts = [str(c) for c in batch.completions]
     return batch.columns() | dict.fromkeys(PROMPTS, prompts) | dict.fromkeys(RESPONSES, texts)
 
@@ -268,6 +278,14 @@ def recognise(signature: Signature, label: str) -> Convention:
     annotation = signature.annotations[first]
     batch = _LIST.match(annotation) is not None if annotation else first in BATCH_TEXTS
     return Convention("texts", False, _texts) if batch else Convention("text", True, _text)
+
+
+def without_ends(text: str, tokens: Sequence[str]) -> str:
+    """`text` without any of the tokens at its beginning and end."""
+    shorter = text
+    for token in tokens:
+        shorter = shorter.removeprefix(token).removesuffix(token)
+    return text if shorter == text else without_ends(shorter, tokens)
 
 
 def _annotation(annotation: Any) -> str:

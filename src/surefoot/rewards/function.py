@@ -22,6 +22,8 @@ class FunctionReward:
     Args:
         function: a callable, or its place: "module:name", "pkg.module.name", "file.py:name" or "file.py".
         name: what it is logged under. None: the function's own name.
+        special_tokens: texts of the policy's special tokens, taken off both ends of plain prompts (but not for
+            OpenRLHF's functions, which are used to them).
 
     Attributes:
         name: what it is logged under.
@@ -29,7 +31,9 @@ class FunctionReward:
         trainer_state: what functions with such a parameter are handed; whoever trains sets its `global_step`.
     """
 
-    def __init__(self, function: str | Callable[..., Any], name: str | None = None) -> None:
+    def __init__(
+        self, function: str | Callable[..., Any], name: str | None = None, *, special_tokens: Sequence[str] = ()
+    ) -> None:
         own_name: str | None = None
         if isinstance(function, str):
             function, own_name = locate(function)
@@ -37,6 +41,7 @@ class FunctionReward:
             raise TypeError(f"function={function!r} is not callable")
         self.function = function
         self.name = name or own_name or _name_of(function)
+        self.special_tokens = tuple(token for token in special_tokens if token)
         self.trainer_state = SimpleNamespace(global_step=0)
         self._signature = Signature.of(function)
         self._convention = recognise(self._signature, self.name)
@@ -95,7 +100,14 @@ class FunctionReward:
 
     def _call(self, prompts: Sequence[Prompt], completions: Sequence[str], extras: Extras) -> Any:
         batch = Batch(
-            prompts, completions, self._signature, self._text_only, self.trainer_state, extras.add, extras.add
+            prompts,
+            completions,
+            self._signature,
+            self._text_only,
+            self.trainer_state,
+            extras.add,
+            extras.add,
+            self.special_tokens,
         )
         offered = self._convention.arguments(batch)
         accepted = {n: v for n, v in offered.items() if n in self._signature.annotations}

@@ -107,7 +107,7 @@ def make_reward(spec: Any, weights: Sequence[float] = (), *, special_tokens: Seq
         spec: "module:name", "pkg.module.name", "file.py:name", "file.py", a reward model's folder or hub name
             "org/name"; or the function, model or reward itself.
         weights: one a reward. Empty: every weight is 1.
-        special_tokens: texts of the policy's special tokens; reward models do not get to see them on plain prompts.
+        special_tokens: texts of the policy's special tokens; they are taken off both ends of plain prompts.
     """
     if isinstance(spec, RewardMix):
         if len(weights):
@@ -130,7 +130,7 @@ def _one(spec: Any, special_tokens: Sequence[str]) -> Reward:
         return _model(spec, special_tokens)
     if not callable(spec):
         raise TypeError(f"reward={spec!r} is neither a text, a function, a model nor a list of these")
-    return FunctionReward(cast(Callable[..., Any], spec))
+    return FunctionReward(cast(Callable[..., Any], spec), special_tokens=special_tokens)
 
 
 def _named(spec: str, special_tokens: Sequence[str]) -> Reward:
@@ -141,10 +141,12 @@ def _named(spec: str, special_tokens: Sequence[str]) -> Reward:
             raise ValueError(f"reward={spec!r} is a folder without config.json, so not a reward model{merge}")
         return _model(str(folder), special_tokens)
     if is_file_spec(spec) or ":" in spec:
-        return FunctionReward(spec)
+        return FunctionReward(spec, special_tokens=special_tokens)
     if spec.startswith((".", "~", "/")):
         raise ValueError(f"reward={spec!r}: there is no such folder or Python file (looked in {Path.cwd()})")
-    return _model(spec, special_tokens) if _HUB_NAME.match(spec) else FunctionReward(spec)
+    return (
+        _model(spec, special_tokens) if _HUB_NAME.match(spec) else FunctionReward(spec, special_tokens=special_tokens)
+    )
 
 
 def _model(model: Any, special_tokens: Sequence[str]) -> Reward:

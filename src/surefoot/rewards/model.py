@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from surefoot.rewards.conventions import without_ends
 from surefoot.rewards.failure import RewardError, check_scores
 from surefoot.types import Prompt, RewardOutput
 
@@ -92,7 +93,7 @@ class ModelReward:
     def render(self, prompt: Prompt, completion: str) -> str:
         """The text whose tokens the model reads."""
         if not prompt.messages:
-            return self._plain(prompt.text) + str(completion)
+            return without_ends(prompt.text, self.special_tokens) + str(completion)
         messages = [dict(message) for message in prompt.messages]
         if messages[-1]["role"] == "assistant":  # the answer goes on where the prompt began it
             messages[-1]["content"] += str(completion)
@@ -116,15 +117,6 @@ class ModelReward:
                 text = text.removeprefix(bos)
         # a template writes its special tokens itself: adding them again would double BOS
         return list(self.tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
-
-    def _plain(self, text: str) -> str:
-        found = True
-        while found:
-            shorter = text
-            for token in self.special_tokens:
-                shorter = shorter.removeprefix(token).removesuffix(token)
-            found, text = shorter != text, shorter
-        return text
 
     def _shortened(self, ids: list[int]) -> list[int]:
         if len(ids) <= self.max_length:
