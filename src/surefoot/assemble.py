@@ -16,6 +16,7 @@ from surefoot.models import (
     ValueHead,
     ValueModel,
     adapter_active,
+    adapters_off,
     frozen_copy,
     hidden_size_of,
 )
@@ -63,10 +64,13 @@ def lora_config(r: int, alpha: int) -> Any:
 def _check_models(model: Any, ref_model: Any, peft_config: Any, critic: str) -> None:
     if isinstance(model, str) or not isinstance(model, nn.Module):
         raise ValueError(f"model must be a loaded causal language model, not {model!r}: use AutoModelForCausalLM")
-    if not hasattr(model, "get_output_embeddings") or model.get_output_embeddings() is None:
+    embeddings: Any = getattr(model, "get_output_embeddings", None)
+    if embeddings is None or embeddings() is None:
         raise ValueError(f"model is a {type(model).__name__}, which predicts no tokens: use AutoModelForCausalLM")
     if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"model is the encoder-decoder {type(model).__name__}; only causal language models are supported")
+        raise ValueError(
+            f"model is the encoder-decoder {type(model).__name__}; only causal language models are supported"
+        )
     if ref_model is model:
         raise ValueError(
             "ref_model is the same object as the model, so it would be trained along with it: load it a second time, "
@@ -99,7 +103,7 @@ def _reference(policy: Any, ref_model: Any, adapted: bool) -> Reference:
     if not adapted:
         return Reference(frozen_copy(policy))
     if _is_fresh(policy):
-        return Reference(policy, policy.disable_adapter)
+        return Reference(policy, lambda: adapters_off(policy))
     _copy_adapter(policy, REFERENCE_ADAPTER)
     return Reference(policy, lambda: adapter_active(policy, REFERENCE_ADAPTER))
 
@@ -107,7 +111,8 @@ def _reference(policy: Any, ref_model: Any, adapted: bool) -> Reference:
 def _is_fresh(policy: Any) -> bool:
     """Whether the adapter does nothing yet: every LoRA B is 0, and nothing but LoRA is trained."""
     trained = [(n, p) for n, p in policy.named_parameters() if p.requires_grad]
-    return all("lora_" in n for n, _ in trained) and not any(p.any() for n, p in trained if "lora_B" in n or "lora_embedding_B" in n)
+    second = [p for n, p in trained if "lora_B" in n or "lora_embedding_B" in n]
+    return all("lora_" in n for n, _ in trained) and not any(p.any() for p in second)
 
 
 def _copy_adapter(policy: Any, name: str) -> None:
@@ -145,4 +150,3 @@ def _critic(policy: Any, value_model: Any, kind: str) -> Critic:
 
 def _trainable(critic: ValueModel) -> ValueModel:
     return critic.float().requires_grad_(True)
-

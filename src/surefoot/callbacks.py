@@ -28,7 +28,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a run ended. `reason` begins with the rule's name: finished, target_reward, patience, kl_ceiling, callback."""
+    """How a run ended. `reason` begins with its rule: finished, target_reward, patience, kl_ceiling or callback."""
 
     reason: str
     steps: int

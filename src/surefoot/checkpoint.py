@@ -1,4 +1,4 @@
-"""Saving and restoring a run exactly: tensors as safetensors, everything else as JSON, in a folder that is whole or absent."""
+"""Saving and restoring a run exactly: tensors as safetensors, the rest as JSON, in a folder whole or absent."""
 
 import json
 import os
@@ -27,7 +27,9 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], state: Map
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, unfinished / "tensors.safetensors")
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, unfinished / "tensors.safetensors"
+        )
         (unfinished / "state.json").write_text(json.dumps({"format": FORMAT} | dict(state), indent=1))
         for file in unfinished.iterdir():
             with file.open("rb") as written:
@@ -76,3 +78,37 @@ def restore_optimizer(
         entries.setdefault(int(index), {})[name] = value
     merged = [old | dict(new) for old, new in zip(state["param_groups"], groups, strict=True)]
     optimizer.load_state_dict({"state": entries, "param_groups": merged})
+
+
+def pack(
+    parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, parts: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the state of a checkpoint. `parts` are objects with `state_dict` and `load_state_dict`."""
+    moments, groups = optimizer_state(optimizer)
+    tensors = dict(parameters) | {f"optimizer.{name}": t for name, t in moments.items()}
+    return tensors, {"optimizer": groups} | {name: part.state_dict() for name, part in parts.items()}
+
+
+@torch.no_grad()
+def unpack(
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    parts: Mapping[str, Any],
+) -> None:
+    """Puts a checkpoint back into the parts of a trainer that was made like the one it came from.
+
+    Raises:
+        ValueError: it is of other models.
+    """
+    saved = {name for name in tensors if not name.startswith("optimizer.")}
+    unmatched = sorted(saved ^ set(parameters))
+    if unmatched:
+        raise ValueError(f"the checkpoint is of other models: {unmatched[0]} is on one side only")
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+    moments = {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
+    restore_optimizer(optimizer, moments, state["optimizer"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])

@@ -178,7 +178,7 @@ class PPOConfig:
 
     # ------------------------------------------------------------------------------------------ Optimiser
     learning_rate: float = 1e-6
-    """Learning rate of the policy (AdamW, betas 0.9 and 0.95, epsilon 1e-5; another optimizer is a trainer argument)."""
+    """Learning rate of the policy (AdamW with betas 0.9, 0.95 and epsilon 1e-5; or the trainer's optimizer)."""
     critic_learning_rate: float | None = None
     """Learning rate of the critic's own parameters. None: learning_rate, or 100 times it for a mere head."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -272,8 +272,9 @@ class PPOConfig:
             ),
             (
                 self.rows_per_optimizer_step > self.batch_size,
-                f"mini_batch_size={self.mini_batch_size} x gradient_accumulation_steps={self.gradient_accumulation_steps} "
-                f"is more than batch_size={self.batch_size}: make them smaller",
+                f"mini_batch_size={self.mini_batch_size} x "
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} is more than "
+                f"batch_size={self.batch_size}: make them smaller",
             ),
             (
                 self.use_score_norm and not self.use_score_scaling,
@@ -281,7 +282,7 @@ class PPOConfig:
             ),
             (
                 self.kl_placement == "loss" and self.kl_penalty not in ("kl", "k2", "mse"),
-                f"kl_placement='loss' always uses k2, so kl_penalty={self.kl_penalty!r} would be ignored: leave it out",
+                f"kl_placement='loss' always uses k2, so kl_penalty={self.kl_penalty!r} is idle: leave it out",
             ),
             (
                 self.kl_controller in ("linear", "cosine") and self.final_kl_coef is None,

@@ -1,4 +1,4 @@
-"""The boundary of `generate` and `step`: text or ids, numbers of any kind -> what the stages take, or one clear error."""
+"""The boundary of `generate` and `step`: text or ids, numbers of any kind -> typed input, or one clear error."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -98,8 +98,8 @@ def scores_of(scores: Any, responses: Sequence[Response]) -> torch.Tensor:
     """
     if getattr(scores, "ndim", 1) != 1:
         raise ValueError(
-            f"scores has shape {tuple(scores.shape)}; give one number a response (scores.squeeze(1) of a column), or a "
-            "list of 1-D tensors with one number a token"
+            f"scores has shape {tuple(scores.shape)}; give one number a response (scores.squeeze(1) of a column), or "
+            "a list of 1-D tensors with one number a token"
         )
     rows = [_numbers(score, i, len(responses[i].ids)) for i, score in enumerate(scores)]
     for i, row in enumerate(rows):
@@ -122,7 +122,9 @@ def _numbers(score: Any, i: int, length: int) -> list[float]:
         raise ValueError(f"scores[{i}] has shape {tuple(values.shape)}; give a number, or one number a token")
     row: list[float] = values.reshape(-1).tolist()
     if len(row) not in (1, length):
-        raise ValueError(f"scores[{i}] has {len(row)} numbers, but its response has {length} tokens: give 1 or {length}")
+        raise ValueError(
+            f"scores[{i}] has {len(row)} numbers, but its response has {length} tokens: give 1 or {length}"
+        )
     return row
 
 
@@ -131,7 +133,9 @@ def _ids(value: Any, name: str) -> list[int]:
         return list(value.token_ids)
     tensor = torch.as_tensor(value)
     if tensor.ndim != 1 or tensor.is_floating_point():
-        raise ValueError(f"{name} must be a text or a 1-D tensor of token ids, not {tensor.dtype} of {tuple(tensor.shape)}")
+        raise ValueError(
+            f"{name} must be a text or a 1-D tensor of token ids, not {tensor.dtype} of {tuple(tensor.shape)}"
+        )
     ids: list[int] = tensor.tolist()
     return ids
 

@@ -25,15 +25,15 @@ def load_policy(name: str, *, device: torch.device, dtype: torch.dtype = torch.f
     from transformers import AutoModelForCausalLM
 
     _check_folder("model_name", name)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)
-    return model
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    return model.to(device)
 
 
 def load_adapter(base: nn.Module, name: str) -> nn.Module:
     """`base` with a trained LoRA adapter on it, ready to be trained further."""
     from peft import PeftModel
 
-    model: nn.Module = PeftModel.from_pretrained(base, name, is_trainable=True)  # type: ignore[arg-type]
+    model: nn.Module = PeftModel.from_pretrained(base, name, is_trainable=True)
     return model
 
 
@@ -45,8 +45,8 @@ def load_value_model(name: str, *, device: torch.device) -> nn.Module:
     config = AutoConfig.from_pretrained(name)
     classifier = any("SequenceClassification" in a for a in (config.architectures or []))
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    model: nn.Module = kind.from_pretrained(name, dtype=torch.float32).to(device)
-    return model
+    model: nn.Module = kind.from_pretrained(name, dtype=torch.float32)
+    return model.to(device)
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -9,7 +9,7 @@ Legend: `b` rows of a pass, `S` padded row length, `R` padded response length of
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from surefoot.ops.logprobs import entropy, token_logprobs
 from surefoot.ops.masking import length_mask
 
-POLICY_ADAPTER, REFERENCE_ADAPTER, CRITIC_ADAPTER = "default", "surefoot_reference", "surefoot_critic"
+REFERENCE_ADAPTER, CRITIC_ADAPTER = "surefoot_reference", "surefoot_critic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +141,25 @@ class ActorCritic:
         if gradient_checkpointing:
             for module in [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]:
                 disable_dropout(module)
-                module.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+                _recompute_activations(module)
         self._checkpointing = gradient_checkpointing
+        trainable = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self._critic_adapter = {name: p for name, p in trainable.items() if f".{CRITIC_ADAPTER}." in name}
+        self._policy = {name: p for name, p in trainable.items() if name not in self._critic_adapter}
 
     # ------------------------------------------------------------------------------------- parameters
     def policy_parameters(self) -> list[nn.Parameter]:
         """The policy's trainable parameters, the critic's adapter left out."""
-        named = self.policy.named_parameters()
-        return [p for name, p in named if p.requires_grad and f".{CRITIC_ADAPTER}." not in name]
+        return list(self._policy.values())
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """The critic's own parameters: its head, its adapter, or its whole model."""
-        adapter = [p for name, p in self.policy.named_parameters() if f".{CRITIC_ADAPTER}." in name]
-        return [*self.critic.parameters(), *adapter]
+        return [*self.critic.parameters(), *self._critic_adapter.values()]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Every trainable parameter under a name: "policy..." (adapters of the critic among them) and "critic..."."""
+        named = {f"policy.{name}": p for name, p in (self._policy | self._critic_adapter).items()}
+        return named | {f"critic.{name}": p for name, p in self.critic.named_parameters()}
 
     @property
     def shares_trunk(self) -> bool:
@@ -171,7 +177,7 @@ class ActorCritic:
         return TokenOutputs(logprobs, entropies, values)
 
     def values(self, rows: Rows) -> Float[Tensor, "b R1"]:
-        """Values from the critic alone; a shared trunk is not moved by them. Run the backward pass inside `critic_pass`."""
+        """Values from the critic alone; a shared trunk is not moved. Go backward inside `critic_pass`."""
         if isinstance(self.critic, ValueModel):
             return self._head_values(self._hidden(self.critic.trunk, rows), rows)
         trunk = trunk_of(self.policy)
@@ -254,7 +260,9 @@ def _only_predictions(model: nn.Module, rows: Rows) -> Iterator[list[Tensor]]:
     finally:
         handle.remove()
     if len(seen) != 1:
-        raise RuntimeError(f"{type(model).__name__} does not call its output embeddings once a pass; it is not supported")
+        raise RuntimeError(
+            f"{type(model).__name__} does not call its output embeddings once a pass; it is not supported"
+        )
 
 
 def _spread(flat: Float[Tensor, " N"], present: Bool[Tensor, "b R"]) -> Float[Tensor, "b R"]:
@@ -288,6 +296,12 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
+def _recompute_activations(model: Any) -> None:
+    """Switches gradient checkpointing on, under whichever name this version of transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A deep copy that takes no gradients."""
     return copy.deepcopy(model).requires_grad_(False).eval()
@@ -297,15 +311,28 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 def adapter_active(model: Any, name: str) -> Iterator[None]:
     """While active, `model` (of peft) runs with the adapter `name`; which weights take gradients does not change."""
     before = model.active_adapter
-    trainable = [(p, p.requires_grad) for p in model.parameters()]
-
-    def switch(to: str | Sequence[str]) -> None:
-        model.base_model.set_adapter(to)
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)
-
-    switch(name)
+    with _gradients_as_they_were(model):
+        model.base_model.set_adapter(name)
     try:
         yield
     finally:
-        switch(before)
+        with _gradients_as_they_were(model):
+            model.base_model.set_adapter(before)
+
+
+@contextlib.contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """While active, `model` (of peft) is its base; which weights take gradients does not change."""
+    with _gradients_as_they_were(model), model.disable_adapter():
+        yield
+
+
+@contextlib.contextmanager
+def _gradients_as_they_were(model: nn.Module) -> Iterator[None]:
+    """Restores which weights take gradients: peft decides that anew whenever adapters are switched."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

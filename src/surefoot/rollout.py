@@ -62,7 +62,9 @@ def collect(
         logprobs[group, :width], entropies[group, :width] = outputs.logprobs, outputs.entropies
         with models.critic_pass():
             values[group, : width + 1] = outputs.values if models.shares_trunk else models.values(rows)
-        ref_logprobs[group, :width], kl[group, :width] = _divergence(models, rows, outputs.logprobs, temperature, kl_penalty)
+        ref_logprobs[group, :width], kl[group, :width] = _divergence(
+            models, rows, outputs.logprobs, temperature, kl_penalty
+        )
 
     sampled, known = _pad_floats([list(r.logprobs) for r in responses], shape, device)
     return Rollout(

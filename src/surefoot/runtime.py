@@ -39,7 +39,7 @@ class Runtime:
 
     def all_max(self, value: int) -> int:
         """The largest of one whole number a process."""
-        return max(self.gather([value]))
+        return int(max(self.gather([value])))
 
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         """Everybody's rows, in the order of the processes, on every process."""

@@ -31,7 +31,10 @@ def save_policy(policy: Any, tokenizer: Any, path: Path) -> None:
 def save_critic(models: ActorCritic, path: Path) -> None:
     """Writes the critic's own weights as safetensors, with a note of its kind."""
     path.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous().clone() for name, t in _tensors(models).items()}, path / "critic.safetensors")
+    save_file(
+        {name: t.detach().cpu().contiguous().clone() for name, t in _tensors(models).items()},
+        path / "critic.safetensors",
+    )
     (path / "critic.json").write_text(json.dumps({"kind": _kind(models.critic)}))
 
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from surefoot.config import PPOConfig
-from surefoot.controllers import KLController, make_kl_controller
+from surefoot.controllers import KLController, ScoreScaler, make_kl_controller
 from surefoot.models import ActorCritic
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
-from surefoot.types import Prompt, Sampling
+from surefoot.runtime import cpu_has_bfloat16
+from surefoot.types import AllSum, Prompt, Rollout, Sampling
+from surefoot.update import Losses, Passes
 
 _LOG = logging.getLogger("surefoot")
 _CLASSIC = {"pad_token_id", "eos_token_id", "return_prompt", "min_length", "batch_size", "length_sampler"}
@@ -121,4 +124,57 @@ def tokens_that_fit(model_config: Any, free_bytes: int) -> int:
     """
     text = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
     per_token = 4 * (20 * text.num_hidden_layers * text.hidden_size + 4 * text.vocab_size)
-    return max(512, min(65_536, free_bytes // 2 // per_token))
+    return max(512, min(65_536, free_bytes // 2 // int(per_token)))
+
+
+def shape_scores(c: PPOConfig, scores: Tensor, rollout: Rollout, scaler: ScoreScaler, all_sum: AllSum) -> Tensor:
+    """Scales and clips scores, then fines answers without an end (on their last token where scores are per token)."""
+    if c.use_score_scaling:
+        if scores.ndim == 2:
+            raise ValueError("use_score_scaling needs one score a response, but these are one a token")
+        scores = scaler(scores, all_sum)
+    if c.score_clip is not None:
+        scores = scores.clamp(-c.score_clip, c.score_clip)
+    fine = c.missing_eos_penalty * rollout.truncated
+    if scores.ndim == 1:
+        return scores - fine
+    last = torch.arange(scores.shape[1], device=scores.device) == rollout.lengths[:, None] - 1
+    return scores - fine[:, None] * last
+
+
+def losses_of(c: PPOConfig, kl_coef: float) -> Losses:
+    """The numbers of the loss; `kl_coef` acts there only where the divergence is priced in the loss."""
+    return Losses(
+        temperature=c.temperature,
+        clip_low=c.cliprange,
+        clip_high=c.clip_high,
+        dual_clip=c.dual_clip,
+        clip_value=c.cliprange_value,
+        vf_coef=c.vf_coef,
+        entropy_coef=c.entropy_coef,
+        kl_coef=kl_coef if c.kl_placement == "loss" else 0.0,
+    )
+
+
+def passes_of(c: PPOConfig, max_tokens: int | None, *, critic_only: bool) -> Passes:
+    """How an update goes through its batch; a token budget replaces the row count of a pass."""
+    return Passes(
+        epochs=c.ppo_epochs,
+        rows_per_step=c.rows_per_optimizer_step,
+        critic_epochs=c.critic_epochs,
+        max_rows=c.mini_batch_size if max_tokens is None else None,
+        max_tokens=max_tokens,
+        critic_only=critic_only,
+        early_stop_kl=c.early_stop_kl,
+        ratio_threshold=c.ratio_threshold,
+        max_grad_norm=c.max_grad_norm,
+    )
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether passes run in bfloat16 autocast: as asked; "auto" means on a GPU that has it."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
+        _LOG.warning("precision='bfloat16' on a CPU without bfloat16 instructions is slower than float32")
+    return precision == "bfloat16"

@@ -1,5 +1,6 @@
 """The statistics of a step: the classic forty under their classic names, and ours beside them (docs/metrics.md)."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def _tokens(experience: Experience, runtime: Runtime) -> dict[str, Any]:
 
 def distinct_pairs(rows: Sequence[Sequence[int]]) -> float:
     """Share of different ones among all neighbouring token pairs; low when answers repeat themselves or each other."""
-    pairs = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
+    pairs = Counter(pair for row in rows for pair in itertools.pairwise(row))
     return len(pairs) / max(1, sum(pairs.values()))
 
 
@@ -148,7 +149,10 @@ def reward_statistics(parts: Mapping[str, Sequence[float | None]], metrics: Mapp
         known = torch.tensor([s for s in scores if s is not None], dtype=torch.float64)
         if len(known):
             moments = masked_moments(known, torch.ones_like(known).bool())
-            found |= {f"rewards/{name}/mean": float(moments.mean), f"rewards/{name}/std": float(moments.variance.sqrt())}
+            found |= {
+                f"rewards/{name}/mean": float(moments.mean),
+                f"rewards/{name}/std": float(moments.variance.sqrt()),
+            }
     return found
 
 

@@ -1,18 +1,17 @@
-"""PPOTrainer: the only object with state. `train` is written with `generate`, the rewards and `step`, and nothing else."""
+"""PPOTrainer: the only object with state. `train` is written with `generate`, the rewards and `step` alone."""
 
-import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from surefoot.assemble import assemble, lora_config
-from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
-from surefoot.checkpoint import optimizer_state, read_checkpoint, restore_optimizer, write_checkpoint
+from surefoot.callbacks import Callback, Evaluation, TrainResult
+from surefoot.checkpoint import pack, read_checkpoint, unpack, write_checkpoint
 from surefoot.config import PPOConfig
 from surefoot.controllers import ScoreScaler, learning_rate_factor
 from surefoot.engine.transformers import TransformersEngine
@@ -21,20 +20,29 @@ from surefoot.inputs import check_context, check_counts, query_ids, responses_of
 from surefoot.loading import context_length, end_ids
 from surefoot.ops.seeds import derive_seed
 from surefoot.prompts import PromptOrder
-from surefoot.rewards import MixedScores, RewardMix, make_reward
+from surefoot.recorder import Recorder, sample_records
+from surefoot.rewards import RewardMix, make_reward
 from surefoot.rollout import Response, collect
-from surefoot.runtime import Runtime, cpu_has_bfloat16, free_memory_bytes, peak_memory_gib
+from surefoot.runtime import Runtime, free_memory_bytes, peak_memory_gib
 from surefoot.saving import save_critic, save_policy
-from surefoot.setup import kl_controller_of, load_data, make_optimizer, sampling_of, tokens_that_fit
-from surefoot.statistics import Prices, evaluation_metrics, reward_statistics, sequence_kl, step_statistics
+from surefoot.setup import (
+    kl_controller_of,
+    load_data,
+    losses_of,
+    make_optimizer,
+    passes_of,
+    sampling_of,
+    shape_scores,
+    tokens_that_fit,
+    use_bfloat16,
+)
+from surefoot.statistics import Prices, evaluation_metrics, reward_statistics, step_statistics
 from surefoot.stopping import StopRules
-from surefoot.tracking import RunFolder, Tracker, make_tracker
-from surefoot.types import Completion, Experience, Prompt, Rollout, StepStats
-from surefoot.update import Losses, Passes, update
+from surefoot.tracking import RunFolder
+from surefoot.types import Experience, Prompt, Rollout, StepStats
+from surefoot.update import update
 
 __all__ = ["Callback", "Evaluation", "PPOTrainer", "TrainResult"]
-
-_LOG = logging.getLogger("surefoot")
 
 
 class PPOTrainer:
@@ -92,7 +100,7 @@ class PPOTrainer:
             value_model,
             peft_config=peft_config,
             critic=config.critic,
-            bfloat16=_use_bfloat16(config.precision, device),
+            bfloat16=use_bfloat16(config.precision, device),
             gradient_checkpointing=config.gradient_checkpointing,
             seed=config.seed,
         )
@@ -129,7 +137,7 @@ class PPOTrainer:
             warnings.warn(sentence, stacklevel=2)
 
     @classmethod
-    def from_config(cls, config: PPOConfig, *, callbacks: Sequence[Callback] = ()) -> Self:
+    def from_config(cls, config: PPOConfig, *, callbacks: Sequence[Callback] = ()) -> "PPOTrainer":
         """Everything by name: models, tokenizer, prompts and rewards of `config` are loaded; for the command line.
 
         Raises:
@@ -181,7 +189,9 @@ class PPOTrainer:
         check_context(ids, [how.max_new_tokens] * len(ids), self.context)
         repeated = [row for row in ids for _ in range(num_return_sequences)]
         first, _ = self.runtime.offset(len(repeated))
-        seeds = [derive_seed(self.config.seed, "sample", self._generate_calls, first + i) for i in range(len(repeated))]
+        seeds = [
+            derive_seed(self.config.seed, "sample", self._generate_calls, first + i) for i in range(len(repeated))
+        ]
         self._generate_calls += 1
         answers = self.engine.generate(repeated, seeds, how)
         self._generate_seconds = time.perf_counter() - began
@@ -190,7 +200,11 @@ class PPOTrainer:
         return [torch.tensor(a.token_ids, dtype=torch.long) for a in answers]
 
     def step(
-        self, queries: Sequence[Any], responses: Sequence[Any], scores: Any, response_masks: Sequence[Any] | None = None
+        self,
+        queries: Sequence[Any],
+        responses: Sequence[Any],
+        scores: Any,
+        response_masks: Sequence[Any] | None = None,
     ) -> StepStats:
         """One PPO step: price, estimate, update. Any number of rows; several processes give a share each.
 
@@ -220,7 +234,7 @@ class PPOTrainer:
 
         rollout = self._collect(ids, answers)
         collected = time.perf_counter()
-        shaped = self._shape_scores(raw, rollout)
+        shaped = shape_scores(c, raw, rollout, self.score_scaler, self.runtime.all_sum)
         prices = self._prices()
         experience = estimate(
             rollout,
@@ -240,8 +254,8 @@ class PPOTrainer:
             self.models,
             self.optimizer,
             experience,
-            self._losses(prices.kl_coef),
-            self._passes(),
+            losses_of(c, prices.kl_coef),
+            passes_of(c, self._max_tokens(), critic_only=self.steps_done < c.critic_warmup_steps),
             generator=torch.Generator().manual_seed(derive_seed(c.seed, "order", self.steps_done)),
             runtime=self.runtime,
         )
@@ -272,13 +286,10 @@ class PPOTrainer:
     # ------------------------------------------------------------------------------------- the whole loop
     def train(self) -> TrainResult:
         """The whole loop: prompts, answers, rewards, steps, evaluations, checkpoints, until a stop rule holds."""
-        reward = self._ready()
-        c = self.config
-        tracker = self._start_folder()
-        for callback in self.callbacks:
-            callback.on_start(self)
-        evaluations: list[Evaluation] = []
-        reason = self._evaluated(evaluations) if self.steps_done == 0 else None
+        reward, c = self._ready(), self.config
+        recorder = Recorder(self, self.callbacks)
+        recorder.start(self.folder)
+        reason = None if self.steps_done else self._evaluated(recorder)
         while reason is None:
             prompts = self._next_prompts()
             responses = self.generate(prompts, num_return_sequences=c.num_generations)
@@ -287,15 +298,16 @@ class PPOTrainer:
             scored = reward(repeated, responses)
             seconds = time.perf_counter() - began
             stats = self.step(repeated, responses, scored.scores)
-            stats = StepStats(dict(stats) | reward_statistics(scored.parts, scored.metrics) | {"time/score": seconds})
-            samples = self._samples(repeated, responses, scored)
-            reason = self._told(stats, samples, tracker)
+            stats = StepStats({**stats, **reward_statistics(scored.parts, scored.metrics), "time/score": seconds})
+            reason = recorder.step(
+                stats, sample_records(self.steps_done, repeated, responses, scored, self._rollout())
+            )
             reason = reason or self.stop_rules.after_step(self.steps_done, stats["objective/kl_per_token"])
             if reason is not None or self.steps_done % c.eval_every == 0:
-                reason = self._evaluated(evaluations) or reason
+                reason = self._evaluated(recorder) or reason
             if c.save_every and self.steps_done % c.save_every == 0:
-                self._save_in_folder()
-        return self._finish(reason, evaluations, tracker)
+                recorder.checkpoint()
+        return recorder.end(reason)
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
@@ -305,31 +317,26 @@ class PPOTrainer:
             ValueError: there is no reward or no evaluation prompt.
         """
         if self.reward is None or not self.eval_prompts:
-            raise ValueError("an evaluation needs reward and evaluation prompts (eval_dataset, or eval_prompts of dataset)")
+            raise ValueError(
+                "an evaluation needs reward and evaluation prompts (eval_dataset, or eval_prompts of dataset)"
+            )
         mine = self.runtime.share(self.eval_prompts)
         seeds = [derive_seed(self.config.seed, "evaluate", p.index) for p in mine]
         answers = self.engine.generate([p.token_ids for p in mine], seeds, sampling_of(self.config, {}))
         scored = self.reward(mine, answers)
-        responses = [Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers]
+        responses = [
+            Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
+        ]
         rollout = self._collect([list(p.token_ids) for p in mine], responses)
-        samples = self.runtime.gather(self._samples(mine, answers, scored, rollout))
+        records = sample_records(self.steps_done, mine, answers, scored, rollout)
+        samples = self.runtime.gather(records)
         return Evaluation(self.steps_done, self.episodes_done, evaluation_metrics(samples), samples)
 
     # ------------------------------------------------------------------------------------- saving
     def save(self, path: str | Path) -> None:
         """Writes everything needed to go on exactly: weights, critic, optimizer, controllers, counters, position."""
-        tensors = {f"policy.{n}": p for n, p in self.policy.named_parameters() if p.requires_grad}
-        tensors |= {f"critic.{n}": p for n, p in self.critic.state_dict().items()}
-        moments, groups = optimizer_state(self.optimizer)
-        tensors |= {f"optimizer.{n}": t for n, t in moments.items()}
-        state = {
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-            "optimizer": groups,
-            "lr_scheduler": None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
-            "kl_controller": self.kl_controller.state_dict(),
-            "score_scaler": self.score_scaler.state_dict(),
-            "stop_rules": self.stop_rules.state_dict(),
-        }
+        tensors, state = pack(self.models.trainable(), self.optimizer, self._stateful())
+        state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
         if self.runtime.is_main:
             write_checkpoint(path, tensors, state)
         self.runtime.barrier()
@@ -341,25 +348,12 @@ class PPOTrainer:
             ValueError: not a checkpoint, or one of other models.
         """
         tensors, state = read_checkpoint(path)
-        names = {f"policy.{n}": p for n, p in self.policy.named_parameters() if p.requires_grad}
-        missing = sorted(set(names) ^ {n for n in tensors if n.startswith("policy.")})
-        if missing:
-            raise ValueError(f"{path} is of another model: {missing[0]} is on one side only")
-        with torch.no_grad():
-            for name, parameter in names.items():
-                parameter.copy_(tensors[name])
-        self.critic.load_state_dict({n[7:]: t for n, t in tensors.items() if n.startswith("critic.")})
-        moments = {n[10:]: t for n, t in tensors.items() if n.startswith("optimizer.")}
-        restore_optimizer(self.optimizer, moments, state["optimizer"])
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        for part in ("kl_controller", "score_scaler", "stop_rules"):
-            getattr(self, part).load_state_dict(state[part])
+        unpack(tensors, state, self.models.trainable(), self.optimizer, self._stateful())
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
 
     def save_model(self, path: str | Path) -> None:
-        """Writes the policy so that AutoModelForCausalLM loads it, its tokenizer, and the critic in critic/ beside it."""
+        """Writes policy and tokenizer so that AutoModelForCausalLM loads them, and the critic in critic/ beside."""
         if self.runtime.is_main:
             save_policy(self.policy, self.tokenizer, Path(path))
             save_critic(self.models, Path(path).parent / "critic")
@@ -383,21 +377,6 @@ class PPOTrainer:
             return tokens_that_fit(self.policy.config, free_memory_bytes(self.models.device))
         return limit
 
-    def _shape_scores(self, scores: Tensor, rollout: Rollout) -> Tensor:
-        """Scales, clips, and fines answers without an end (on their last token where scores are per token)."""
-        c = self.config
-        if c.use_score_scaling:
-            if scores.ndim == 2:
-                raise ValueError("use_score_scaling needs one score a response, but these are one a token")
-            scores = self.score_scaler(scores, self.runtime.all_sum)
-        if c.score_clip is not None:
-            scores = scores.clamp(-c.score_clip, c.score_clip)
-        fine = c.missing_eos_penalty * rollout.truncated
-        if scores.ndim == 1:
-            return scores - fine
-        last = torch.arange(scores.shape[1], device=scores.device) == rollout.lengths[:, None] - 1
-        return scores - fine[:, None] * last
-
     def _prices(self) -> Prices:
         """Sets this step's learning rates and says what is in force."""
         c = self.config
@@ -409,34 +388,6 @@ class PPOTrainer:
                 group["lr"] = rate * factor
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         return Prices(self.kl_controller.value, self.kl_controller.target, rates[0], rates[-1])
-
-    def _losses(self, kl_coef: float) -> Losses:
-        c = self.config
-        return Losses(
-            temperature=c.temperature,
-            clip_low=c.cliprange,
-            clip_high=c.clip_high,
-            dual_clip=c.dual_clip,
-            clip_value=c.cliprange_value,
-            vf_coef=c.vf_coef,
-            entropy_coef=c.entropy_coef,
-            kl_coef=kl_coef if c.kl_placement == "loss" else 0.0,
-        )
-
-    def _passes(self) -> Passes:
-        c = self.config
-        tokens = self._max_tokens()
-        return Passes(
-            epochs=c.ppo_epochs,
-            rows_per_step=c.rows_per_optimizer_step,
-            critic_epochs=c.critic_epochs,
-            max_rows=c.mini_batch_size if tokens is None else None,
-            max_tokens=tokens,
-            critic_only=self.steps_done < c.critic_warmup_steps,
-            early_stop_kl=c.early_stop_kl,
-            ratio_threshold=c.ratio_threshold,
-            max_grad_norm=c.max_grad_norm,
-        )
 
     def _advance(self, kl_per_token: float, episodes: int) -> None:
         self.kl_controller.update(kl_per_token, episodes)
@@ -459,84 +410,20 @@ class PPOTrainer:
         self._position += len(chosen)
         return self.runtime.share([self.prompts[i] for i in chosen])
 
-    def _start_folder(self) -> Tracker | None:
-        if self.folder is None or not self.runtime.is_main:
-            return None
-        self.folder.start(self.config, resume=self.steps_done > 0)
-        return make_tracker(self.config.log_with, self.folder.path.name, self.folder.path)
+    def _stateful(self) -> dict[str, Any]:
+        parts = {"kl_controller": self.kl_controller, "score_scaler": self.score_scaler, "stop_rules": self.stop_rules}
+        return parts if self.lr_scheduler is None else parts | {"lr_scheduler": self.lr_scheduler}
 
-    def _told(self, stats: StepStats, samples: list[SampleRecord], tracker: Tracker | None) -> str | None:
-        """Tells the folder, the tracker and the callbacks about a step."""
-        samples = self.runtime.gather(samples)
-        if self.folder is not None and self.runtime.is_main:
-            self.folder.log_step(stats, samples, with_samples=True)
-        if tracker is not None:
-            tracker.log(stats.scalars(), self.steps_done)
-        asked = [callback.on_step(self, stats, samples) for callback in self.callbacks]
-        return "callback: asked to stop after a step" if any(asked) else None
+    def _rollout(self) -> Rollout:
+        assert self.last_experience is not None
+        return self.last_experience.rollout
 
-    def _evaluated(self, evaluations: list[Evaluation]) -> str | None:
+    def _evaluated(self, recorder: Recorder) -> str | None:
         """Evaluates where there are evaluation prompts, tells everybody, and asks the stop rules."""
         if not self.eval_prompts:
             return None
         evaluation = self.evaluate()
-        evaluations.append(evaluation)
-        if self.folder is not None and self.runtime.is_main:
-            self.folder.log_evaluation(evaluation.step, evaluation.episode, evaluation.metrics, evaluation.samples)
-        asked = [callback.on_evaluation(self, evaluation) for callback in self.callbacks]
-        if any(asked):
-            return "callback: asked to stop after an evaluation"
-        return self.stop_rules.after_evaluation(evaluation.score)
-
-    def _save_in_folder(self) -> None:
-        if self.folder is not None:
-            self.save(self.folder.path / "checkpoints" / f"step_{self.steps_done:06d}")
-
-    def _finish(self, reason: str, evaluations: list[Evaluation], tracker: Tracker | None) -> TrainResult:
-        path = None if self.folder is None else self.folder.path
-        if path is not None:
-            if not (path / "checkpoints" / f"step_{self.steps_done:06d}").exists():
-                self._save_in_folder()
-            self.save_model(path / "model")
-        result = TrainResult(reason, self.steps_done, self.episodes_done, tuple(evaluations), path)
-        if self.folder is not None and self.runtime.is_main:
-            self.folder.finish(reason)
-        if tracker is not None:
-            tracker.finish()
-        for callback in self.callbacks:
-            callback.on_end(self, result)
-        return result
-
-    def _samples(
-        self, prompts: Sequence[Prompt], answers: Sequence[Completion], scored: MixedScores, rollout: Rollout | None = None
-    ) -> list[SampleRecord]:
-        """The answers in words; `rollout` defaults to the last step's."""
-        if rollout is None:
-            assert self.last_experience is not None
-            rollout = self.last_experience.rollout
-        divergence = sequence_kl(rollout.kl, rollout.response_mask).tolist()
-        return [
-            {
-                "step": self.steps_done,
-                "prompt": prompt.text,
-                "response": str(answer),
-                "score": scored.scores[i],
-                "scores": {name: values[i] for name, values in scored.parts.items()},
-                "kl": divergence[i],
-                "length": len(answer.token_ids),
-                "finish_reason": answer.finish_reason,
-                "row": prompt.index,
-            }
-            for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
-        ]
+        return recorder.evaluation(evaluation) or self.stop_rules.after_evaluation(evaluation.score)
 
 
 _COUNTERS = ("steps_done", "episodes_done", "_position", "_generate_calls")
-
-
-def _use_bfloat16(precision: str, device: torch.device) -> bool:
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if precision == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
-        _LOG.warning("precision='bfloat16' on a CPU without bfloat16 instructions is slower than float32")
-    return precision == "bfloat16"

@@ -1,8 +1,8 @@
 """The default engine: answers drawn by the policy itself, one token at a time for a whole batch.
 
-Draws by inverting the cumulative distribution with one uniform number a token from a generator of the row's own, so that
-an answer depends on its seed and nothing else in the batch, and nothing global is touched. Rows that have ended leave the
-batch and its cache.
+Draws by inverting the cumulative distribution with one uniform number a token from a generator of the row's own, so
+that an answer depends on its seed and nothing else in the batch, and nothing global is touched. Rows that have ended
+leave the batch and its cache.
 """
 
 import inspect
@@ -52,13 +52,12 @@ class TransformersEngine:
         self._eos_ids = frozenset(eos_ids)
         self._autocast = autocast
         self._max_tokens = max_tokens
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._accepts = set(inspect.signature(inner.forward).parameters)  # type: ignore[union-attr]
+        inner: Any = model
+        inner = inner.get_base_model() if hasattr(model, "get_base_model") else inner
+        self._accepts = set(inspect.signature(inner.forward).parameters)
 
     @torch.no_grad()
-    def generate(
-        self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
-    ) -> list[Completion]:
+    def generate(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One answer for each query, in their order; see `Engine`."""
         answers: list[Completion | None] = [None] * len(queries)
         by_length = sorted(range(len(queries)), key=lambda i: -len(queries[i]))

@@ -15,9 +15,9 @@ from surefoot.types import AllSum
 
 
 class Moments(NamedTuple):
-    """Count, mean and unbiased variance of the counted elements, each a 0-d tensor."""
+    """Number, mean and unbiased variance of the counted elements, each a 0-d tensor."""
 
-    count: Tensor
+    number: Tensor
     mean: Tensor
     variance: Tensor
 

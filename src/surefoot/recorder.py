@@ -1,0 +1,121 @@
+"""Tells run folder, tracker and callbacks what happens in `train`, and asks the callbacks whether to go on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
+from surefoot.config import PPOConfig
+from surefoot.rewards.mix import MixedScores
+from surefoot.runtime import Runtime
+from surefoot.statistics import sequence_kl
+from surefoot.tracking import RunFolder, Tracker, make_tracker
+from surefoot.types import Completion, Prompt, Rollout, StepStats
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What the recorder needs of a trainer."""
+
+    config: PPOConfig
+    runtime: Runtime
+    steps_done: int
+    episodes_done: int
+
+    def save(self, path: str | Path) -> None:
+        """Writes a checkpoint."""
+        ...
+
+    def save_model(self, path: str | Path) -> None:
+        """Writes the trained models."""
+        ...
+
+
+class Recorder:
+    """One run being recorded. The main process writes; callbacks are asked on every process."""
+
+    def __init__(self, trainer: Recorded, callbacks: Sequence[Callback]) -> None:
+        self._trainer = trainer
+        self._callbacks = callbacks
+        self._evaluations: list[Evaluation] = []
+        self._folder: RunFolder | None = None
+        self._tracker: Tracker | None = None
+
+    def start(self, folder: RunFolder | None) -> None:
+        """Makes the run folder and the tracker, and tells the callbacks."""
+        c, resumed = self._trainer.config, self._trainer.steps_done > 0
+        self._folder = folder
+        if folder is not None and self._trainer.runtime.is_main:
+            folder.start(c, resume=resumed)
+            if resumed:
+                folder.truncate_after(self._trainer.steps_done)
+            self._tracker = make_tracker(c.log_with, folder.path.name, folder.path)
+        for callback in self._callbacks:
+            callback.on_start(self._trainer)
+
+    def step(self, stats: StepStats, samples: Sequence[SampleRecord]) -> str | None:
+        """Records a step; a reason to stop where a callback asks for it."""
+        everybody = self._trainer.runtime.gather(samples)
+        if self._writes is not None:
+            self._writes.log_step(stats, everybody, with_samples=True)
+        if self._tracker is not None:
+            self._tracker.log(stats.scalars(), self._trainer.steps_done)
+        asked = [callback.on_step(self._trainer, stats, everybody) for callback in self._callbacks]
+        return "callback: asked to stop after a step" if any(asked) else None
+
+    def evaluation(self, found: Evaluation) -> str | None:
+        """Records an evaluation; a reason to stop where a callback asks for it."""
+        self._evaluations.append(found)
+        if self._writes is not None:
+            self._writes.log_evaluation(found.step, found.episode, found.metrics, found.samples)
+        if self._tracker is not None:
+            self._tracker.log(found.metrics, found.step)
+        asked = [callback.on_evaluation(self._trainer, found) for callback in self._callbacks]
+        return "callback: asked to stop after an evaluation" if any(asked) else None
+
+    def checkpoint(self) -> None:
+        """Writes a checkpoint of this step into the run folder, unless it is there."""
+        if self._folder is not None:
+            path = self._folder.path / "checkpoints" / f"step_{self._trainer.steps_done:06d}"
+            if not path.exists():
+                self._trainer.save(path)
+
+    def end(self, reason: str) -> TrainResult:
+        """Saves the last checkpoint and the models, closes everything, and tells the callbacks."""
+        trainer, path = self._trainer, None if self._folder is None else self._folder.path
+        self.checkpoint()
+        if path is not None:
+            trainer.save_model(path / "model")
+        if self._writes is not None:
+            self._writes.finish(reason)
+        if self._tracker is not None:
+            self._tracker.finish()
+        result = TrainResult(reason, trainer.steps_done, trainer.episodes_done, tuple(self._evaluations), path)
+        for callback in self._callbacks:
+            callback.on_end(trainer, result)
+        return result
+
+    @property
+    def _writes(self) -> Any:
+        return self._folder if self._trainer.runtime.is_main else None
+
+
+def sample_records(
+    step: int, prompts: Sequence[Prompt], answers: Sequence[Completion], scored: MixedScores, rollout: Rollout
+) -> list[SampleRecord]:
+    """Every answer in words, with its scores, its divergence from the reference in nats, and its length in tokens."""
+    divergence = sequence_kl(rollout.kl, rollout.response_mask).tolist()
+    return [
+        {
+            "step": step,
+            "prompt": prompt.text,
+            "response": str(answer),
+            "score": scored.scores[i],
+            "scores": {name: values[i] for name, values in scored.parts.items()},
+            "kl": divergence[i],
+            "length": len(answer.token_ids),
+            "finish_reason": answer.finish_reason,
+            "row": prompt.index,
+        }
+        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+    ]
