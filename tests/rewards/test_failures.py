@@ -109,3 +109,7 @@ def test_long_texts_are_shortened_to_both_ends():
 
 def test_text_of_any_language_stays_readable_while_controls_are_escaped():
     assert shown("schön 你好\u202e\x00") == '"schön 你好\\u202e\\x00"'
+
+
+def test_completion_ids_that_nobody_asked_for_by_name_do_not_stop_bare_texts():
+    assert list(FunctionReward(lambda completions, **kw: [len(kw)])(PROMPTS[:1], ["text"]).scores) == [4.0]

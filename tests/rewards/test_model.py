@@ -146,3 +146,12 @@ def test_dropout_is_off_while_scoring_and_the_mode_comes_back():
     assert first == second
     assert model.training
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_without_a_pad_token_no_token_of_any_row_is_mistaken_for_padding():
+    model = classifier(pad_token_id=None)
+    ends = ["<|pad|>", "b<|eos|>", "<|bos|><|unk|>"]  # ids 0, 2, 1 and 3
+    output = ModelReward(model, tiny.tiny_tokenizer(pad="none"))(prompts("a", 3), said(*ends))
+    a, b = tiny.byte_id("a"), tiny.byte_id("b")
+    expected = [alone(model, ids) for ids in ([a, 0], [a, b, 2], [a, 1, 3])]
+    assert output.scores == pytest.approx(expected, abs=1e-5)
