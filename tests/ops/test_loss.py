@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from golden import case, close
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracle import ppo
 from ragged import POISONS, ragged
@@ -132,6 +132,8 @@ clip = st.floats(0.05, 0.9)
 @given(ragged(columns=3), clip, clip, st.one_of(st.none(), st.floats(1.1, 4)))
 def test_the_policy_loss_equals_the_oracle(batch, low, high, dual):
     (new, old, advantages), mask = batch.columns, batch.mask
+    edges = [1 - low, 1 + high, *([] if dual is None else [dual])]
+    assume(all(bool((((new - old).exp() - edge).abs() > 1e-4).all()) for edge in edges))  # rounding decides there
     loss, seen = ops.policy_loss(new, old, advantages, mask, low, high, dual)
     expected, clipped = ppo.policy_loss(new.numpy(), old.numpy(), advantages.numpy(), mask.numpy(), low, high, dual)
     close(loss, expected, 1e-5)
@@ -141,6 +143,7 @@ def test_the_policy_loss_equals_the_oracle(batch, low, high, dual):
 @given(ragged(columns=3), st.one_of(st.none(), clip))
 def test_the_value_loss_equals_the_oracle(batch, clip_range):
     (values, old, returns), mask = batch.columns, batch.mask
+    assume(clip_range is None or bool((((values - old).abs() - clip_range).abs() > 1e-4).all()))  # rounding decides there
     loss, seen = ops.value_loss(values, old, returns, mask, clip_range)
     expected, clipped = ppo.value_loss(values.numpy(), old.numpy(), returns.numpy(), mask.numpy(), clip_range)
     close(loss, expected, 1e-5)

@@ -1,0 +1,32 @@
+"""Two processes on gloo give what one process gives: gradients, whitening, statistics, KL coefficient and weights."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+@pytest.mark.multi
+@pytest.mark.parametrize("rows", [8, 3])
+def test_the_result_does_not_depend_on_the_number_of_processes(tmp_path, rows):
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
+    launch = {
+        1: [sys.executable],
+        2: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    }
+    found = {}
+    for processes, command in launch.items():
+        out = tmp_path / f"{processes}.safetensors"
+        done = subprocess.run([*command, str(SCRIPT), str(out), str(rows)], env=environment, capture_output=True,
+                              text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[processes] = load_file(out)
+    assert found[1].keys() == found[2].keys()
+    for name, tensor in found[1].items():
+        assert torch.allclose(tensor, found[2][name], atol=1e-5 if name.startswith("stats.") else 2e-6, rtol=1e-5), name
