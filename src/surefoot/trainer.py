@@ -1,5 +1,6 @@
 """PPOTrainer: the only object with state. `train` is written with `generate`, the rewards and `step` alone."""
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -233,6 +234,9 @@ class PPOTrainer:
         raw = scores_of(scores, answers).to(self.models.device)
 
         rollout = self._collect(ids, answers)
+        if c.overlong_filter:
+            counted = rollout.response_mask & ~rollout.truncated[:, None]
+            rollout = dataclasses.replace(rollout, response_mask=counted)
         collected = time.perf_counter()
         shaped = shape_scores(c, raw, rollout, self.score_scaler, self.runtime.all_sum)
         prices = self._prices()
