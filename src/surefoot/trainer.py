@@ -115,7 +115,10 @@ class PPOTrainer:
         self.context = context_length(self.policy)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.autocast)
-        self.reward: RewardMix | None = None if reward is None else make_reward(reward, config.reward_weights)
+        self.reward: RewardMix | None = None
+        if reward is not None:
+            special = tokenizer.all_special_tokens
+            self.reward = make_reward(reward, config.reward_weights, special_tokens=special)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
@@ -299,6 +302,7 @@ class PPOTrainer:
             responses = self.generate(prompts, num_return_sequences=c.num_generations)
             repeated = [p for p in prompts for _ in range(c.num_generations)]
             began = time.perf_counter()
+            reward.set_step(self.steps_done)
             scored = reward(repeated, responses)
             seconds = time.perf_counter() - began
             stats = self.step(repeated, responses, scored.scores)

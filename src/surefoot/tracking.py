@@ -1,0 +1,351 @@
+"""The run folder, whose files are the truth about a run, and the trackers beside it. Only here is accelerate named.
+
+    config.yaml        the options, resolved             environment.json   versions, device, threads, command
+    metrics.jsonl      one object a step                 samples/           step_000100.jsonl, eval_000100.jsonl
+    evaluations.jsonl  one object an evaluation          result.json        why the run ended; absent until it did
+
+JSON knows neither NaN nor infinity. Such a number is written as null and named in the object's "nonfinite" entry
+({"ppo/loss/value": "nan"}), so that every line is strict JSON for every reader; the readers here put it back.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import math
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from surefoot import settings
+from surefoot.config import PPOConfig
+from surefoot.types import StepStats
+
+_LOG = logging.getLogger("surefoot")
+_PACKAGES = ("surefoot", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+_NONFINITE = "nonfinite"
+
+
+class RunFolder:
+    """One run's folder. Every line reaches the disk's cache before the call returns; nothing is held back.
+
+    Args:
+        path: the folder; made by `start`, so that looking at a path that does not exist makes nothing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._metrics = self.path / "metrics.jsonl"
+        self._evaluations = self.path / "evaluations.jsonl"
+        self._samples = self.path / "samples"
+        self._result = self.path / "result.json"
+
+    # ------------------------------------------------------------------------------------------ writing
+    def start(self, config: PPOConfig, command: Sequence[str] | None = None, *, resume: bool = False) -> None:
+        """Makes the folder and writes what was asked for and where it runs.
+
+        Args:
+            config: the resolved options. User names and passwords in addresses are not written.
+            command: the command line. None: this process's own. Secrets are blanked.
+            resume: go on in a folder that holds a run already.
+
+        Raises:
+            ValueError: the folder holds another run and `resume` is not set, or is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"output_dir={str(self.path)!r} is a file: choose a folder")
+        if not resume and (
+            self._metrics.exists() or self._evaluations.exists() or (self.path / "config.yaml").exists()
+        ):
+            raise ValueError(
+                f"output_dir={str(self.path)!r} holds another run already: choose a new folder, or resume that run"
+            )
+        self._samples.mkdir(parents=True, exist_ok=True)
+        self._result.unlink(missing_ok=True)
+        _replace(self.path / "config.yaml", _hide_userinfo(settings.to_yaml(config)).encode())
+        _replace(self.path / "environment.json", _dump(environment(command), indent=2))
+
+    def log_step(self, stats: StepStats, samples: Sequence[Mapping[str, Any]], *, with_samples: bool) -> None:
+        """Appends the single numbers of a step to metrics.jsonl; writes its samples too where asked.
+
+        Raises:
+            ValueError: the statistics lack "step", without which a line cannot be placed.
+        """
+        if "step" not in stats:
+            raise ValueError('stats has no "step": add the number of the step')
+        _append(self._metrics, stats.scalars())
+        if with_samples:
+            self._write_samples("step", int(stats["step"]), samples)
+
+    def log_evaluation(
+        self, step: int, episode: int, metrics: Mapping[str, float], samples: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Writes an evaluation's samples, then appends its line: a line's samples are always there."""
+        self._write_samples("eval", step, samples)
+        _append(self._evaluations, {"step": step, "episode": episode, "metrics": dict(metrics)})
+
+    def finish(self, reason: str) -> None:
+        """Writes why the run ended. A run without this file is going on, or was interrupted."""
+        _replace(self._result, _dump({"reason": reason, "finished": _now()}, indent=2))
+
+    def truncate_after(self, step: int) -> None:
+        """Drops what was written past `step`, so that a run resumed from its checkpoint says nothing twice."""
+        for path in (self._metrics, self._evaluations):
+            if path.exists():
+                _replace(path, b"".join(_dump(record) for record in _read(path) if record["step"] <= step))
+        for path in self._samples.glob("*_*.jsonl"):
+            if int(path.stem.rpartition("_")[2]) > step:
+                path.unlink()
+        self._result.unlink(missing_ok=True)
+
+    def _write_samples(self, kind: str, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        self._samples.mkdir(parents=True, exist_ok=True)
+        _replace(self._sample_path(kind, step), b"".join(_dump(sample) for sample in samples))
+
+    # ------------------------------------------------------------------------------------------ reading
+    @property
+    def lines(self) -> int:
+        """Complete lines of metrics.jsonl: steps on record."""
+        return self._metrics.read_bytes().count(b"\n") if self._metrics.exists() else 0
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The steps on record, oldest first. A line that is being written at this moment is left out."""
+        return list(_read(self._metrics))
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """The evaluations on record, oldest first: step, episode, metrics."""
+        return list(_read(self._evaluations))
+
+    def read_samples(self, kind: str, step: int) -> list[dict[str, Any]]:
+        """The samples of a step (kind "step") or an evaluation ("eval"); empty where none were written."""
+        return list(_read(self._sample_path(kind, step)))
+
+    def sample_steps(self, kind: str) -> list[int]:
+        """Steps whose samples are there, ascending."""
+        return sorted(int(path.stem.rpartition("_")[2]) for path in self._samples.glob(f"{kind}_*.jsonl"))
+
+    def _sample_path(self, kind: str, step: int) -> Path:
+        if kind not in ("step", "eval"):
+            raise ValueError(f"kind={kind!r} must be 'step' or 'eval'")
+        return self._samples / f"{kind}_{step:06d}.jsonl"
+
+
+def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a run ran on and how it was called: no host, user or folder name, and no secret."""
+    return {
+        "started": _now(),
+        "command": _command_line(sys.argv if command is None else command),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "devices": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# ---------------------------------------------------------------------------------------------- lines of JSON
+def _dump(record: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """One line of strict JSON; readable letters stay, lone surrogates become the JSON escapes they need."""
+    bad: dict[str, str] = {}
+    text = json.dumps(_finite(record, "", bad), ensure_ascii=False, allow_nan=False, indent=indent, default=float)
+    if bad:
+        text = json.dumps(
+            _finite(record, "", {}) | {_NONFINITE: bad}, ensure_ascii=False, indent=indent, default=float
+        )
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _finite(value: Any, path: str, bad: dict[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item, f"{path}.{key}" if path else str(key), bad) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        bad[path] = str(float(value))
+        return None
+    return value
+
+
+def _restore(record: dict[str, Any]) -> dict[str, Any]:
+    for path, word in record.pop(_NONFINITE, {}).items():
+        holder, name = record, path
+        while name not in holder:  # names hold dots themselves: go down by the part that is there
+            head = next(key for key in holder if name.startswith(f"{key}."))
+            holder, name = holder[head], name[len(head) + 1 :]
+        holder[name] = float(word)
+    return record
+
+
+def _append(path: Path, record: Mapping[str, Any]) -> None:
+    """Adds a line, after cutting off what a crash left of the line before it."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and _byte_before(path, end) != b"\n":
+            file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            _LOG.warning("%s ended in half a line, from a crash: it was cut off", path.name)
+        file.write(_dump(record))
+
+
+def _byte_before(path: Path, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(end - 1)
+        return file.read(1)
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(whole, start=1):
+        try:
+            yield _restore(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path.name}, line {number} is not JSON ({error}): delete that line") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+# ---------------------------------------------------------------------------------------------- secrets
+_HIDDEN = "***"
+_SECRET = re.compile(r"token(?!i[sz])|key|secret|password|passwd", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"""(?P<name>[\w.-]+)(?P<sign>["']?\s*[=:]\s*)(?P<value>"[^"]*"|'[^']*'|[^\s"'&,;]+)""")
+_OPTION = re.compile(r"""(?P<name>--?[\w.-]+)(?P<sign>\s+)(?P<value>"[^"]*"|'[^']*'|[^\s"'-]\S*)""")
+_USERINFO = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
+_ISSUED = re.compile(r"\b(?:hf_|sk-|gh[pousr]_)[\w-]{16,}")
+_OPTIONS = frozenset(f.name for f in fields(PPOConfig))
+
+
+def redact(text: str) -> str:
+    """Blanks the values of names that speak of a token, key, secret or password, and user names in addresses.
+
+    Options of PPOConfig such as max_new_tokens keep their values; so do names that speak of a tokenizer.
+    """
+
+    def blank(match: re.Match[str]) -> str:
+        return match["name"] + match["sign"] + _HIDDEN if _is_secret(match["name"]) else match[0]
+
+    text = _ISSUED.sub(_HIDDEN, _hide_userinfo(text))
+    return _OPTION.sub(blank, _ASSIGNMENT.sub(blank, text))
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET.search(name)) and name.lstrip("-").replace("-", "_") not in _OPTIONS
+
+
+def _hide_userinfo(text: str) -> str:
+    return _USERINFO.sub(rf"\g<scheme>{_HIDDEN}@", text)
+
+
+def _command_line(arguments: Sequence[str]) -> str:
+    """The command as one would type it. The program is named without its folder; secrets are blanked per argument."""
+    shown: list[str] = [Path(arguments[0]).name] if arguments else []
+    hide_next = False
+    for argument in arguments[1:]:
+        name, equals, _ = argument.partition("=")
+        secret = name.startswith("-") and _is_secret(name)
+        shown.append(_HIDDEN if hide_next else name + equals + _HIDDEN if secret and equals else redact(argument))
+        hide_next = secret and not equals and not hide_next
+    return shlex.join(shown)
+
+
+# ---------------------------------------------------------------------------------------------- trackers
+@runtime_checkable
+class Tracker(Protocol):
+    """A second home for the numbers; the run folder stays the truth."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Records the numbers of a step."""
+        ...
+
+    def finish(self) -> None:
+        """Sends what is left and closes."""
+        ...
+
+
+_Arguments = Callable[[str, str], dict[str, Any]]
+_ARGUMENTS: Mapping[str, _Arguments] = {  # run name, folder -> arguments: most call the project "run_name"
+    "tensorboard": lambda run, folder: {"run_name": "tensorboard", "logging_dir": folder},
+    "wandb": lambda run, folder: {"run_name": "surefoot", "name": run, "dir": folder},
+    "trackio": lambda run, folder: {"run_name": "surefoot", "name": run},
+    "swanlab": lambda run, folder: {"run_name": "surefoot", "experiment_name": run},
+    "mlflow": lambda run, folder: {"experiment_name": "surefoot", "run_name": run},
+    "aim": lambda run, folder: {"run_name": run, "logging_dir": folder},
+    "dvclive": lambda run, folder: {"dir": os.path.join(folder, "dvclive")},
+}
+
+
+def make_tracker(log_with: str | None, run_name: str, folder: str | Path) -> Tracker | None:
+    """The tracker of that name, started; None where none is asked for. Call it on the main process only.
+
+    Raises:
+        ValueError: a name that accelerate does not know, or a package that is not installed.
+    """
+    if log_with is None:
+        return None
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    PartialState()  # accelerate's trackers log through it
+
+    known = {str(getattr(name, "value", name)): kind for name, kind in LOGGER_TYPE_TO_CLASS.items()}
+    if log_with not in known:
+        raise ValueError(f"log_with={log_with!r} is not a tracker; known are {', '.join(sorted(known))}")
+    if importlib.util.find_spec(log_with) is None:
+        extra = log_with in ("tensorboard", "wandb", "trackio")
+        package = f'"surefoot[{log_with}]"' if extra else log_with.replace("_", "-")
+        raise ValueError(f"log_with={log_with!r} needs a package that is missing: pip install {package}")
+    arguments = _ARGUMENTS.get(log_with, lambda run, _: {"run_name": run})
+    tracker = known[log_with](**arguments(run_name, str(folder)))
+    tracker.main_process_only = False  # the caller is the main process
+    tracker.start()
+    return _Guarded(log_with, tracker)
+
+
+class _Guarded:
+    """Keeps a tracker's failures from the run: a warning the first time, silence after."""
+
+    def __init__(self, name: str, tracker: Any) -> None:
+        self._name = name
+        self._tracker = tracker
+        self._warned = False
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        self._try(lambda: self._tracker.log(finite, step=step))
+
+    def finish(self) -> None:
+        self._try(self._tracker.finish)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - any failure of a foreign service, and the run goes on
+            if not self._warned:
+                message = (
+                    f"the tracker {self._name} failed ({type(error).__name__}: {error}); the run goes on without it"
+                )
+                _LOG.warning("%s", message + ", its own files are complete")
+            self._warned = True
