@@ -1,5 +1,7 @@
 """Invariant 5: the score sits on the last response token, and every kind of end is learned and seen as one."""
 
+import math
+
 import pytest
 import tiny
 import torch
@@ -97,3 +99,18 @@ def test_answers_that_were_cut_off_can_be_left_out_of_the_loss():
         assert not trainer.last_experience.rollout.response_mask[1::2].any()
         results.append(weights(trainer))
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_minibatches_in_which_nothing_counts_are_no_optimizer_steps_and_leave_everything_finite():
+    batch = Batch()
+    trainer = make_trainer(tiny.tiny_llama(), overlong_filter=True, mini_batch_size=1)
+    stats = trainer.step(batch.queries, batch.responses, batch.scores)
+    assert stats["ppo/optimizer_steps"] == 4
+    assert all(math.isfinite(x) for x in stats.scalars().values())
+
+    before = weights(trainer)
+    stats = trainer.step(batch.queries[1::2], batch.responses[1::2], batch.scores[1::2])  # cut off, all of them
+    assert stats["ppo/optimizer_steps"] == 0
+    assert all(math.isfinite(x) for x in stats.scalars().values())
+    after = weights(trainer)
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -6,6 +6,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from steps import Batch, both_families, make_trainer
 
+from surefoot import PPOConfig, PPOTrainer
+
 HARD = {"temperature": 0.7, "mini_batch_size": 3, "ppo_epochs": 2}
 
 
@@ -67,3 +69,12 @@ def test_a_reference_of_its_own_is_measured_from_the_start(make_model):
     stats = trainer.step(batch.queries, batch.responses, batch.scores)
     assert abs(stats["objective/kl_dist"]).min() > 1e-3
     assert stats["ppo/policy/first_ratio"] == pytest.approx(1, abs=1e-6)
+
+
+@both_families
+def test_a_fresh_value_head_prices_nothing(make_model):
+    trainer = PPOTrainer(PPOConfig(batch_size=8, mini_batch_size=8), make_model(), tokenizer=tiny.tiny_tokenizer())
+    batch = Batch()
+    trainer.step(batch.queries, batch.responses, batch.scores)
+    assert not trainer.last_experience.rollout.old_values.any()
+    assert trainer.critic.weight.any()  # and has begun to
