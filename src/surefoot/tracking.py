@@ -26,8 +26,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from surefoot import settings
 from surefoot.config import PPOConfig
+from surefoot.settings import to_yaml
 from surefoot.types import StepStats
 
 _LOG = logging.getLogger("surefoot")
@@ -71,7 +71,7 @@ class RunFolder:
             )
         self._samples.mkdir(parents=True, exist_ok=True)
         self._result.unlink(missing_ok=True)
-        _replace(self.path / "config.yaml", _hide_userinfo(settings.to_yaml(config)).encode())
+        _replace(self.path / "config.yaml", _hide_userinfo(to_yaml(config)).encode())
         _replace(self.path / "environment.json", _dump(environment(command), indent=2))
 
     def log_step(self, stats: StepStats, samples: Sequence[Mapping[str, Any]], *, with_samples: bool) -> None:

@@ -1,0 +1,95 @@
+"""One picture of a run, for a README or a talk: score, KL and what the one cost of the other."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from surefoot.report.numbers import Run, read_run, score_interval
+
+_INK, _SOFT, _RULE = "#1c2127", "#5d6772", "#e3e5e8"
+_BLUE, _RUST = "#1f6fb5", "#b4540a"
+_STYLE: Any = {
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "text.color": _INK,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": _RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _RULE,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "surefoot",
+}
+
+
+def write_picture(run_dir: str | Path, path: str | Path) -> Path:
+    """Draws a run's overview into a .png or .svg file; the same run gives the same file.
+
+    Raises:
+        ValueError: the folder holds no run, or the file's name ends otherwise.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"path={str(path)!r} must end in .png or .svg")
+    run = read_run(run_dir)
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(11, 3.6), layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, 3)
+        _score(axes[0], run)
+        _kl(axes[1], run)
+        _frontier(axes[2], run)
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
+        figure.savefig(path, dpi=160, metadata=metadata)
+    return path
+
+
+def _score(axes: Any, run: Run) -> None:
+    axes.set(title="Score", xlabel="answers seen")
+    evaluated = run.at_evaluations("eval/score")
+    axes.plot(run.episodes, run.series("ppo/mean_scores"), color=_BLUE, alpha=0.35 if evaluated else 1, lw=1.2,
+              label="training batches")  # fmt: skip
+    if evaluated:
+        xs = [e["episode"] for e in run.evaluations]
+        for x, interval in zip(xs, map(score_interval, run.evaluations), strict=True):
+            if interval:
+                axes.vlines(x, *interval, color=_BLUE, alpha=0.25, lw=4)
+        axes.plot(xs, evaluated, color=_BLUE, marker="o", ms=4.5, lw=1.8, label="evaluation, 95 % over prompts")
+    axes.legend(loc="best")
+
+
+def _kl(axes: Any, run: Run) -> None:
+    axes.set(title="KL from the reference", xlabel="answers seen", ylabel="nats per token")
+    target = run.series("objective/target_kl")
+    if any(map(math.isfinite, target)):
+        axes.plot(run.episodes, target, color=_RUST, ls=(0, (4, 3)), lw=1.5, label="target")
+    axes.plot(run.episodes, run.series("objective/kl_per_token"), color=_BLUE, lw=1.8, label="policy")
+    axes.legend(loc="best")
+
+
+def _frontier(axes: Any, run: Run) -> None:
+    axes.set(title="What a score costs", xlabel="√ KL, nats per answer", ylabel="evaluation score")
+    kl = [math.sqrt(max(k, 0.0)) if math.isfinite(k) else math.nan for k in run.at_evaluations("eval/kl")]
+    score = run.at_evaluations("eval/score")
+    if not kl:
+        axes.text(0.5, 0.5, "no evaluations", transform=axes.transAxes, ha="center", color=_SOFT)
+        return
+    axes.plot(kl, score, color=_BLUE, marker="o", ms=4.5, lw=1.8)
+    for index in {0, len(kl) - 1}:
+        side = -6 if index and kl[index] > kl[0] else 6
+        axes.annotate(f"step {run.evaluations[index]['step']}", (kl[index], score[index]), (side, -12), color=_INK,
+                      textcoords="offset points", ha="right" if side < 0 else "left", fontsize=9)  # fmt: skip
