@@ -167,12 +167,13 @@ class ActorCritic:
         return isinstance(self.critic, ValueHead)
 
     # ------------------------------------------------------------------------------------- passes
-    def evaluate(self, rows: Rows, temperature: float) -> TokenOutputs:
+    def evaluate(self, rows: Rows, temperature: float, *, entropy_gradient: bool = False) -> TokenOutputs:
         """Log-probabilities, entropies and, with a critic on the policy's trunk, values (else 0)."""
         logits, hidden = self._logits(self.policy, rows)
         flat_ids = rows.response_ids[rows.present]
         logprobs = _spread(token_logprobs(logits, flat_ids, temperature), rows.present)
-        entropies = _spread(entropy(logits, temperature), rows.present)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropies = _spread(entropy(logits, temperature), rows.present)
         values = self._head_values(hidden, rows) if self.shares_trunk else logprobs.new_zeros(len(logprobs), 0)
         return TokenOutputs(logprobs, entropies, values)
 

@@ -61,7 +61,7 @@ def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.o
         if critic_rate is None:
             critic_rate = c.learning_rate * (100 if models.shares_trunk else 1)
         groups = [{"params": policy, "lr": c.learning_rate}, {"params": critic, "lr": critic_rate}]
-        return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0)
+        return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
     if not isinstance(optimizer, torch.optim.Optimizer):
         made: torch.optim.Optimizer = optimizer([*policy, *critic])
         return made

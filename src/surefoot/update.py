@@ -149,7 +149,7 @@ class _Update:
         c, batch = self.losses, self.experience
         width = part.present.shape[1]
         mask = batch.rollout.response_mask[group, :width]
-        outputs = self.models.evaluate(part, c.temperature)
+        outputs = self.models.evaluate(part, c.temperature, entropy_gradient=c.entropy_coef != 0)
         loss, seen = policy_loss(
             outputs.logprobs,
             batch.rollout.old_logprobs[group, :width],
