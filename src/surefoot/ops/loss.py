@@ -81,7 +81,7 @@ def value_loss(
     if clip_range is None:
         limited = plain
     else:
-        limited = (old_values + (values - old_values).clamp(-clip_range, clip_range) - returns).square()
+        limited = (values.clamp(old_values - clip_range, old_values + clip_range) - returns).square()
     return 0.5 * torch.maximum(plain, limited).sum(), ValueDiagnostics(
         clipped=(limited > plain).sum(), squared_error=plain.detach().sum(), values=values.detach().sum()
     )
