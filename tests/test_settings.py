@@ -129,7 +129,7 @@ def test_a_single_value_serves_as_a_list_and_a_round_float_as_a_count(tmp_path):
         (
             "range.yaml",
             "seed: 1\n\nlearning_rate: -1",
-            "range.yaml:3: learning_rate=-1 must be at least 0 and at most 10",
+            "range.yaml:3: learning_rate=-1.0 must be at least 0 and at most 10",
         ),
         ("range.json", '{"seed": 1,\n "gamma": 1.5}', "range.json:2: gamma=1.5 must be at least 0 and at most 1"),
         (
@@ -222,7 +222,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
     ("name", "typed", "expected"),
     [
         ("score_clip", "none", None),
-        ("score_clip", "2", 2),
+        ("score_clip", "2", 2.0),
         ("learning_rate", "2e-6", 2e-6),
         ("max_tokens_per_microbatch", "auto", "auto"),
         ("max_tokens_per_microbatch", "4096", 4096),

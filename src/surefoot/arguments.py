@@ -1,0 +1,130 @@
+"""The command line's options, made from `PPOConfig`: a flag for each, grouped as in the docs. No torch in here.
+
+A flag's value stays text until `surefoot.settings` reads it by the same rules as a value in a file.
+"""
+
+import argparse
+import difflib
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from surefoot.manual import option_docs, sections
+from surefoot.options import unknown_option
+from surefoot.settings import KINDS
+
+
+class UsageError(Exception):
+    """The command line is wrong; the message says how."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises `UsageError`, knows the nearest option, and treats - and _ in names alike."""
+
+    def __init__(self, command: str, summary: str, usage: str, examples: str) -> None:
+        super().__init__(
+            prog=f"surefoot {command}", usage=f"surefoot {command} {usage}", description=summary, add_help=False,
+            epilog="examples:\n" + re.sub(r"(?m)^", "  ", examples.strip()), allow_abbrev=False, formatter_class=_Help,
+        )  # fmt: skip
+        self.general = self.add_argument_group("General")
+        self.general.add_argument("-h", "--help", action="help", help="show this help")
+        self.general.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The parsed arguments.
+
+        Raises:
+            UsageError: an unknown option, a missing value, or something left over.
+        """
+        found, rest = self.parse_known_args(_plain(arguments))
+        if rest:
+            raise UsageError(self._unknown(rest))
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of leaving the program."""
+        raise UsageError(message)
+
+    def _unknown(self, rest: Sequence[str]) -> str:
+        flag = next((text for text in rest if text.startswith("-")), None)
+        if flag is None:
+            hint = (
+                f"; did you mean --config {rest[0]}?" if rest[0].endswith((".yaml", ".yml", ".toml", ".json")) else ""
+            )
+            return f"unexpected argument {rest[0]!r}{hint}"
+        mine = [name for name in self._option_string_actions if name.startswith("--")]
+        name = flag.partition("=")[0]
+        if "--learning-rate" in mine:
+            sentence = unknown_option(
+                name.strip("-").replace("-", "_"), {n.strip("-").replace("-", "_") for n in mine}
+            )
+            return re.sub(r"^(unknown option |the option )'\w+'", rf"\1{name}", _with_flags(sentence))
+        near = difflib.get_close_matches(name, mine, n=1)
+        return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else f"; see `{self.prog} --help`")
+
+
+def add_options(parser: Parser) -> None:
+    """A flag for every option of `PPOConfig`, in one group a section."""
+    for title, docs in sections(option_docs()).items():
+        group = parser.add_argument_group(title)
+        for doc in docs:
+            many, switch = doc.takes.endswith(" ..."), doc.takes == "true|false"
+            default = "" if doc.default in ("null", "[]") else f" [{doc.default}]"
+            how: dict[str, Any] = {"nargs": "?", "const": "true"} if switch else {}
+            if many:
+                how = {"nargs": "+", "action": "extend"}
+            group.add_argument(
+                flag_of(doc.name), dest=doc.name, default=argparse.SUPPRESS,
+                metavar=doc.takes.removesuffix(" ...").removesuffix("|none"),
+                help=(doc.meaning + default).replace("%", "%%"), **how,
+            )  # fmt: skip
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
+    """The options of `PPOConfig` that were given, as texts."""
+    return {name: value for name, value in vars(arguments).items() if name in KINDS}
+
+
+def flag_of(name: str) -> str:
+    """learning_rate -> --learning-rate."""
+    return "--" + name.replace("_", "-")
+
+
+def nearest_command(name: str, commands: Mapping[str, Callable[..., int]]) -> str:
+    """The sentence for a command that does not exist."""
+    near = difflib.get_close_matches(name, commands, n=1, cutoff=0.5)
+    hint = f"did you mean `surefoot {near[0]}`?" if near else "there are " + ", ".join(commands)
+    return f"unknown command {name!r}; {hint}"
+
+
+def _plain(arguments: Sequence[str]) -> list[str]:
+    """--batch_size as --batch-size, --no-x as --x=false, and a negative number tied to its option."""
+    plain: list[str] = []
+    for text in arguments:
+        if re.fullmatch(r"-[\d.]+(e[-+]?\d+)?", text, re.IGNORECASE) and plain and plain[-1].startswith("--"):
+            plain.append(f"{plain.pop()}={text}")
+        else:
+            plain.append(_plain_flag(text))
+    return plain
+
+
+def _plain_flag(text: str) -> str:
+    flag, equals, value = text.partition("=")
+    if not flag.startswith("--"):
+        return text
+    flag = flag.replace("_", "-")
+    if not equals and KINDS.get(flag.removeprefix("--no-").replace("-", "_")) is bool and flag.startswith("--no-"):
+        return f"--{flag.removeprefix('--no-')}=false"
+    return flag + equals + value
+
+
+def _with_flags(sentence: str) -> str:
+    return re.sub(r"did you mean '(\w+)'", lambda found: f"did you mean {flag_of(found[1])}", sentence)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Two columns, 100 wide at most; the values of an option named once."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=min(118, shutil.get_terminal_size((100, 24)).columns - 2))
