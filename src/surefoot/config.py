@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from surefoot.limits import BANDS, BY_SIZE, RANGES
 from surefoot.options import check_range, check_type, strict_options
 
 SECTIONS: Mapping[str, str] = {
@@ -257,7 +258,7 @@ class PPOConfig:
             check_type(field.name, value, field.type)
             if type(value) is int and float in (field.type, *get_args(field.type)):
                 object.__setattr__(self, field.name, float(value))
-        for name, (low, high, low_open) in _RANGES.items():
+        for name, (low, high, low_open) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 check_range(name, value, low, high, low_open)
@@ -331,7 +332,7 @@ class PPOConfig:
         drifts easily. A LoRA adapter bears ten times the learning rate. Sources: docs/details.md.
         """
         billions = num_parameters / 1e9
-        scale = next(values for limit, values in _BY_SIZE if billions <= limit)
+        scale = next(values for limit, values in BY_SIZE if billions <= limit)
         options = dict(
             zip(("learning_rate", "cliprange", "ppo_epochs", "init_kl_coef", "target_kl"), scale, strict=True)
         )
@@ -355,79 +356,8 @@ class PPOConfig:
                 f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
                 f"{size} parameters: expect no visible learning"
             )
-        for name, low, high, why in _BANDS:
+        for name, low, high, why in BANDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 found.append(f"{name}={value:g} lies outside {low:g}-{high:g}: {why}")
         return found
-
-
-_BY_SIZE = (  # up to billions of parameters: learning_rate, cliprange, ppo_epochs, init_kl_coef, target_kl
-    (0.5, (2e-6, 0.2, 4, 0.2, 0.1)),
-    (2.0, (1.5e-6, 0.2, 4, 0.15, 0.1)),
-    (10.0, (1e-6, 0.2, 2, 0.1, 0.1)),
-    (math.inf, (5e-7, 0.1, 1, 0.1, 0.05)),
-)
-
-_BANDS = (  # option, lowest and highest value that is known to work, what happens outside
-    ("cliprange", 0.05, 0.4, "smaller barely moves the policy, larger lets a single batch undo the last ones"),
-    ("ppo_epochs", 1, 10, "further epochs learn from answers that the policy would no longer give"),
-    (
-        "target_kl",
-        0.005,
-        0.5,
-        "0.05-0.2 nats per token is usual; more and the text leaves the language of the SFT model",
-    ),
-    ("init_kl_coef", 0.0, 2.0, "at such a price the policy hardly leaves the reference"),
-    ("lam", 0.8, 1.0, "below that the first tokens of an answer hardly hear of its score"),
-    ("gamma", 0.9, 1.0, "answers are short; discounting hides the score from their beginning"),
-    ("temperature", 0.3, 1.5, "colder sampling stops exploring, hotter sampling scores noise"),
-)
-
-_RANGES: Mapping[str, tuple[float, float, bool]] = {  # option -> lowest, highest, whether the lowest is excluded
-    "lora_r": (0, 65536, False),
-    "lora_alpha": (0, 1e6, True),
-    "eval_prompts": (0, 1e9, False),
-    "max_prompt_tokens": (1, 1e9, False),
-    "num_generations": (1, 1e6, False),
-    "max_new_tokens": (1, 1e9, False),
-    "temperature": (0, 100, True),
-    "missing_eos_penalty": (0, 1e9, False),
-    "score_clip": (0, math.inf, True),
-    "init_kl_coef": (0, 1e6, False),
-    "target_kl": (0, 1e6, True),
-    "final_target_kl": (0, 1e6, True),
-    "final_kl_coef": (0, 1e6, False),
-    "horizon": (0, 1e15, True),
-    "early_stop_kl": (0, 1e6, True),
-    "kl_ceiling": (0, 1e6, True),
-    "batch_size": (1, 1e9, False),
-    "mini_batch_size": (1, 1e9, False),
-    "gradient_accumulation_steps": (1, 1e9, False),
-    "max_tokens_per_microbatch": (1, 1e12, False),
-    "ppo_epochs": (1, 1000, False),
-    "cliprange": (0, 1, True),
-    "cliprange_high": (0, 1e6, True),
-    "dual_clip": (0, 1e6, True),
-    "cliprange_value": (0, 1e9, True),
-    "vf_coef": (0, 1e6, False),
-    "entropy_coef": (-1e6, 1e6, False),
-    "ratio_threshold": (1, 1e9, True),
-    "critic_warmup_steps": (0, 1e9, False),
-    "critic_epochs": (1, 1000, False),
-    "gamma": (0, 1, False),
-    "lam": (0, 1, False),
-    "lam_critic": (0, 1, False),
-    "lam_length_alpha": (0, 1e6, True),
-    "learning_rate": (0, 10, False),
-    "critic_learning_rate": (0, 10, False),
-    "warmup_steps": (0, 1e9, False),
-    "max_grad_norm": (0, 1e9, True),
-    "total_episodes": (1, 1e15, False),
-    "steps": (1, 1e12, False),
-    "eval_every": (1, 1e12, False),
-    "target_reward_evals": (1, 1e6, False),
-    "patience": (1, 1e9, False),
-    "save_every": (0, 1e12, False),
-    "seed": (0, 2**63 - 1, False),
-}

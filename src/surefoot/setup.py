@@ -10,9 +10,10 @@ from torch import Tensor
 
 from surefoot.config import PPOConfig
 from surefoot.controllers import KLController, ScoreScaler, make_kl_controller
+from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
 from surefoot.models import ActorCritic
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
-from surefoot.runtime import cpu_has_bfloat16
+from surefoot.runtime import Runtime, cpu_has_bfloat16
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
 from surefoot.update import Losses, Passes
 
@@ -48,6 +49,28 @@ def load_data(
     elif prompts and c.eval_prompts:
         prompts, evaluation = split_eval(prompts, c.eval_prompts, c.seed)
     return prompts, evaluation, None if loaded is None else loaded.report
+
+
+def load_everything(c: PPOConfig) -> dict[str, Any]:
+    """The trainer's arguments by name: models and tokenizer loaded, prompts and rewards as they were named.
+
+    Raises:
+        ValueError: a name that is missing or leads nowhere.
+    """
+    for name in ("model_name", "dataset", "reward"):
+        if not getattr(c, name):
+            raise ValueError(f"{name} is missing: the whole loop needs model_name, dataset and reward")
+    device = Runtime().default_device()
+    model = load_policy(str(c.model_name), device=device)
+    return {
+        "tokenizer": load_tokenizer(str(c.model_name), c.chat_template),
+        "model": model if c.adapter_name is None else load_adapter(model, c.adapter_name),
+        "ref_model": None if c.ref_model_name is None else load_policy(c.ref_model_name, device=device),
+        "value_model": None if c.value_model_name is None else load_value_model(c.value_model_name, device=device),
+        "reward": list(c.reward),
+        "dataset": c.dataset,
+        "eval_dataset": c.eval_dataset,
+    }
 
 
 def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.optim.Optimizer:

@@ -1,6 +1,7 @@
 """The statistics of a step: the classic forty under their classic names, and ours beside them (docs/metrics.md)."""
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,24 @@ from surefoot.ops.kl import kl_estimate
 from surefoot.ops.masking import masked_mean, masked_moments
 from surefoot.runtime import Runtime
 from surefoot.types import Experience, UpdateStats
+
+
+class Laps:
+    """Seconds of the stages of a step, one after the other."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def mark(self, name: str) -> None:
+        """Books the time since the last mark under `name`."""
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+    @property
+    def total(self) -> float:
+        """Seconds from the beginning to the last mark."""
+        return self._last - self._began
 
 
 @dataclass(frozen=True, slots=True)

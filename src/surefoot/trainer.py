@@ -29,6 +29,7 @@ from surefoot.saving import save_critic, save_policy
 from surefoot.setup import (
     kl_controller_of,
     load_data,
+    load_everything,
     losses_of,
     make_optimizer,
     passes_of,
@@ -37,7 +38,7 @@ from surefoot.setup import (
     tokens_that_fit,
     use_bfloat16,
 )
-from surefoot.statistics import Prices, evaluation_metrics, reward_statistics, step_statistics
+from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statistics, step_statistics
 from surefoot.stopping import StopRules
 from surefoot.tracking import RunFolder
 from surefoot.types import Experience, Prompt, Rollout, StepStats
@@ -147,29 +148,7 @@ class PPOTrainer:
         Raises:
             ValueError: a name that is missing or leads nowhere.
         """
-        from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
-
-        for name in ("model_name", "dataset", "reward"):
-            if not getattr(config, name):
-                raise ValueError(f"{name} is missing: the whole loop needs model_name, dataset and reward")
-        device = Runtime().default_device()
-        tokenizer = load_tokenizer(str(config.model_name), config.chat_template)
-        model: Any = load_policy(str(config.model_name), device=device)
-        if config.adapter_name is not None:
-            model = load_adapter(model, config.adapter_name)
-        reference = None if config.ref_model_name is None else load_policy(config.ref_model_name, device=device)
-        value = None if config.value_model_name is None else load_value_model(config.value_model_name, device=device)
-        return cls(
-            config,
-            model,
-            reference,
-            tokenizer,
-            reward=list(config.reward),
-            value_model=value,
-            dataset=config.dataset,
-            eval_dataset=config.eval_dataset,
-            callbacks=callbacks,
-        )
+        return cls(config, **load_everything(config), callbacks=callbacks)
 
     # ------------------------------------------------------------------------------------- the step API
     def generate(self, queries: Sequence[Any], *, num_return_sequences: int = 1, **sampling: Any) -> list[Any]:
@@ -221,8 +200,7 @@ class PPOTrainer:
         Raises:
             ValueError: anything that does not fit together; nothing was trained then.
         """
-        began = time.perf_counter()
-        c = self.config
+        laps, c = Laps(), self.config
         check_counts(queries, responses, scores)
         ids = query_ids(queries, self.tokenizer, self.vocab_size)
         answers = responses_of(
@@ -240,9 +218,10 @@ class PPOTrainer:
         if c.overlong_filter:
             counted = rollout.response_mask & ~rollout.truncated[:, None]
             rollout = dataclasses.replace(rollout, response_mask=counted)
-        collected = time.perf_counter()
+        laps.mark("time/ppo/forward_pass")
         shaped = shape_scores(c, raw, rollout, self.score_scaler, self.runtime.all_sum)
         prices = self._prices()
+        laps.mark("time/ppo/compute_rewards")
         experience = estimate(
             rollout,
             shaped,
@@ -256,7 +235,7 @@ class PPOTrainer:
             whiten_advantages=c.whiten_advantages,
             all_sum=self.runtime.all_sum,
         )
-        estimated = time.perf_counter()
+        laps.mark("time/ppo/compute_advantages")
         done = update(
             self.models,
             self.optimizer,
@@ -266,26 +245,22 @@ class PPOTrainer:
             generator=torch.Generator().manual_seed(derive_seed(c.seed, "order", self.steps_done)),
             runtime=self.runtime,
         )
-        updated = time.perf_counter()
+        laps.mark("time/ppo/optimize_step")
         stats = step_statistics(experience, shaped, done, prices, self.runtime)
         self._advance(stats["objective/kl_per_token"], self.runtime.offset(len(ids))[1])
         self.last_experience = experience
-        ended = time.perf_counter()
+        laps.mark("time/ppo/calc_stats")
         tokens = int(self.runtime.all_sum(rollout.lengths.sum()))
         return StepStats(
-            stats
-            | {
+            {
+                **stats,
+                **laps.seconds,
                 "step": self.steps_done,
                 "episode": self.episodes_done,
-                "time/ppo/forward_pass": collected - began,
-                "time/ppo/compute_rewards": 0.0,
-                "time/ppo/compute_advantages": estimated - collected,
-                "time/ppo/optimize_step": updated - estimated,
-                "time/ppo/calc_stats": ended - updated,
-                "time/ppo/total": ended - began,
+                "time/ppo/total": laps.total,
+                "time/step": laps.total,
                 "time/generate": self._generate_seconds,
-                "time/step": ended - began,
-                "time/tokens_per_second": tokens / (ended - began + self._generate_seconds),
+                "time/tokens_per_second": tokens / (laps.total + self._generate_seconds),
                 "memory/peak_gib": peak_memory_gib(self.models.device),
             }
         )

@@ -23,10 +23,11 @@ def test_the_result_does_not_depend_on_the_number_of_processes(tmp_path, rows):
     found = {}
     for processes, command in launch.items():
         out = tmp_path / f"{processes}.safetensors"
-        done = subprocess.run([*command, str(SCRIPT), str(out), str(rows)], env=environment, capture_output=True,
-                              text=True, timeout=300, check=False)
+        whole = [*command, str(SCRIPT), str(out), str(rows)]
+        done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         found[processes] = load_file(out)
     assert found[1].keys() == found[2].keys()
     for name, tensor in found[1].items():
-        assert torch.allclose(tensor, found[2][name], atol=1e-5 if name.startswith("stats.") else 2e-6, rtol=1e-5), name
+        tolerance = 1e-5 if name.startswith("stats.") else 2e-6
+        assert torch.allclose(tensor, found[2][name], atol=tolerance, rtol=1e-5), name
