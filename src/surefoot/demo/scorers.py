@@ -10,6 +10,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from surefoot.demo.parts import carried
@@ -17,16 +18,22 @@ from surefoot.demo.parts import carried
 LIMIT = 5.0
 """Log-odds are clipped here, at 99.3 %: beyond it, a surer verdict is no better text."""
 
-PLEASANT = frozenset("good great love loved nice happy best delicious comfortable fun perfect friendly sweet".split())
-UNPLEASANT = frozenset("bad terrible broken boring dirty sad expensive cold slow rude hate disappointed".split())
-"""The words that the quick demo rewards and punishes."""
-PLEASANT_UNSEEN = frozenset(
-    "amazing beautiful awesome excellent wonderful cool liked favorite recommend glad special easy yummy clean bright "
-    "enjoy enjoyed".split()
+PLEASANT, UNPLEASANT = (
+    frozenset(text.split())
+    for text in (
+        "good great love loved nice happy best delicious comfortable fun perfect friendly sweet",
+        "bad terrible broken boring dirty sad expensive cold slow rude hate disappointed",
+    )
 )
-UNPLEASANT_UNSEEN = frozenset(
-    "awful horrible hard heavy loud ruined damaged noisy worst broke difficult messy sorry wrong poor worn forgot "
-    "lost scary".split()
+"""The words that the quick demo rewards and punishes."""
+PLEASANT_UNSEEN, UNPLEASANT_UNSEEN = (
+    frozenset(text.split())
+    for text in (
+        "amazing beautiful awesome excellent wonderful cool liked favorite recommend glad special easy yummy clean "
+        "bright enjoy enjoyed",
+        "awful horrible hard heavy loud ruined damaged noisy worst broke difficult messy sorry wrong poor worn forgot "
+        "lost scary",
+    )
 )
 """Other words of the same kind, of which the quick demo's training hears nothing."""
 
@@ -83,17 +90,18 @@ def _balance(text: str, pleasant: frozenset[str], unpleasant: frozenset[str]) ->
     return float(len(said & pleasant) - len(said & unpleasant))
 
 
-def distinct_2(texts: Sequence[str]) -> list[float]:
-    """Variety of each text among all: the mean over its word pairs of 1 / (times the pair occurs in all texts).
+def distinct_pairs(texts: Sequence[str]) -> tuple[list[float], list[int]]:
+    """Each text's share of all the different word pairs, and how many pairs it has.
 
-    Its mean over texts of equal length is the usual distinct-2: different word pairs over all word pairs. It falls
-    when a text repeats itself and when all texts say the same. A text of fewer than two words counts as 1.
+    A pair that occurs n times in all texts is worth 1/n each time, so that the sum of the first list over the sum of
+    the second is distinct-2: different pairs over all pairs. It falls when a text repeats itself and when all texts
+    say the same.
     """
-    pairs = [list(zip(said, said[1:], strict=False)) for said in map(words, texts)]
+    pairs = [list(pairwise(words(text))) for text in texts]
     counts = Counter(pair for own in pairs for pair in own)
-    return [sum(1 / counts[pair] for pair in own) / len(own) if own else 1.0 for own in pairs]
+    return [sum(1 / counts[pair] for pair in own) for own in pairs], [len(own) for own in pairs]
 
 
 def words(text: str) -> list[str]:
     """The words of a text in lower case."""
-    return re.findall(r"[\w'’]+", text.lower())
+    return re.findall(r"[\w'\u2019]+", text.lower())

