@@ -181,7 +181,7 @@ class PPOConfig:
     learning_rate: float = 1e-6
     """Learning rate of the policy (AdamW with betas 0.9, 0.95 and epsilon 1e-5; or the trainer's optimizer)."""
     critic_learning_rate: float | None = None
-    """Learning rate of the critic's own parameters. None: learning_rate, or 100 times it for a mere head."""
+    """Learning rate of the critic's own parameters. None: learning_rate; for a mere head 100 times it, up to 1e-3."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of both learning rates over the run; linear and cosine end at 0."""
     warmup_steps: int = 0

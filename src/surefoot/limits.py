@@ -1,4 +1,4 @@
-"""The numbers behind the options: what is recommended at which size, what is known to work, what is possible at all."""
+"""The numbers behind the options: what is recommended at which size, what is known to work, what is possible."""
 
 import math
 from collections.abc import Mapping

@@ -76,13 +76,14 @@ def load_everything(c: PPOConfig) -> dict[str, Any]:
 def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.optim.Optimizer:
     """AdamW with a group for the policy and one for the critic; or the user's, with the critic's parameters added.
 
-    A mere value head learns a hundred times faster than the policy: it starts at 0 and moves nothing but itself.
+    A mere value head learns up to a hundred times faster than the policy: it starts at 0 and moves little but itself.
     """
     policy, critic = models.policy_parameters(), models.critic_parameters()
     if optimizer is None:
         critic_rate = c.critic_learning_rate
         if critic_rate is None:
-            critic_rate = c.learning_rate * (100 if models.shares_trunk else 1)
+            head_rate = max(c.learning_rate, min(100 * c.learning_rate, 1e-3))
+            critic_rate = head_rate if models.shares_trunk else c.learning_rate
         groups = [{"params": policy, "lr": c.learning_rate}, {"params": critic, "lr": critic_rate}]
         return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
     if not isinstance(optimizer, torch.optim.Optimizer):
