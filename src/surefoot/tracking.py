@@ -229,10 +229,12 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- secrets
-_HIDDEN = "***"
-_SECRET = re.compile(r"token(?!i[sz])|key|secret|password|passwd", re.IGNORECASE)
-_ASSIGNMENT = re.compile(r"""(?P<name>[\w.-]+)(?P<sign>["']?\s*[=:]\s*)(?P<value>"[^"]*"|'[^']*'|[^\s"'&,;]+)""")
-_OPTION = re.compile(r"""(?P<name>--?[\w.-]+)(?P<sign>\s+)(?P<value>"[^"]*"|'[^']*'|[^\s"'-]\S*)""")
+_HIDDEN = "REDACTED"
+_WORD = r"(?:token(?!i[sz])|key|secret|password|passwd)"
+_SECRET = re.compile(_WORD, re.IGNORECASE)
+_VALUE = r"""(?P<value>"[^"]*"|'[^']*'|[^\s"'&,;]+)"""
+_ASSIGNMENT = re.compile(rf"""(?P<name>[\w.-]*{_WORD}[\w.-]*)(?P<sign>["']?\s*[=:]\s*){_VALUE}""", re.IGNORECASE)
+_OPTION = re.compile(rf"(?P<name>--?[\w.-]*{_WORD}[\w.-]*)(?P<sign>\s+)(?!-){_VALUE}", re.IGNORECASE)
 _USERINFO = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
 _ISSUED = re.compile(r"\b(?:hf_|sk-|gh[pousr]_)[\w-]{16,}")
 _OPTIONS = frozenset(f.name for f in fields(PPOConfig))

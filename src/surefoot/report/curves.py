@@ -7,7 +7,7 @@ from surefoot.report.notes import entropies
 from surefoot.report.numbers import Run, number, score_interval, spearman
 from surefoot.report.svg import Series, chart
 
-_WIDE = (540, 290)
+_WIDE = (440, 260)
 _SHARE = (-0.02, 1.02)
 
 
@@ -57,7 +57,7 @@ def detail_charts(run: Run) -> list[str]:
         chart("Answer length", [line("", "tokens/responses_len_mean")], unit="tokens, mean"),
         chart("How answers end", ends, unit="share of answers", span=_SHARE),
         chart("Clipped tokens", [line("", "ppo/policy/clipfrac")], unit="share of tokens"),
-        chart("Update size", [line("", "ppo/policy/approxkl")], unit="approximate KL of new from old policy, nats"),
+        chart("Update size", [line("", "ppo/policy/approxkl")], unit="approximate KL, nats"),
         chart("Explained variance", [line("", explained)], unit="1 perfect, 0 a constant",
               span=(min(lowest * 1.06, -0.05), 1.05)),
         chart("Policy loss", [line("", "ppo/loss/policy")], unit="per token"),
@@ -77,7 +77,7 @@ def frontier(run: Run) -> str:
     return chart(
         "What a score costs",
         [Series("", x, score, "a points", labels=labels)],
-        x_label="distance from the reference: √ KL, nats per answer",
+        x_label="distance from the reference: √(KL in nats per answer)",
         unit="evaluation score",
         note="A curve that bends down is a policy that leaves its reference for less and less.",
         size=_WIDE,

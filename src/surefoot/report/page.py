@@ -69,15 +69,15 @@ def _sentence(run: Run, rows: list[Row]) -> str:
     score = next((row for row in rows if row.label == "Score"), None)
     if score is None or len(run.evaluations) < 2:
         return ""
-    by = f" (95 % interval {_interval(score.change_interval)})" if score.change_interval else ""
     moved = "rose" if score.change > 0 else "fell" if score.change < 0 else "stayed"
-    prompts = len({s.get("row") for s in run.evaluations[-1]["samples"]})
-    over = f" on the same {prompts} prompts" if prompts else ""
-    how = f"by <b>{_number(abs(score.change))}</b>" if score.change else ""
-    return (
-        f"<p class=lead>The evaluation score {moved} {how} from {_number(score.before)} to "
-        f"<b>{_number(score.after)}</b>{over}{shown(by)}.</p>"
-    )
+    by = f" by <b>{_number(abs(score.change))}</b>" if score.change else ""
+    if by and score.change_interval:
+        prompts = len({s.get("row") for s in run.evaluations[-1]["samples"]})
+        low, high = sorted(abs(x) if score.change_interval[0] * score.change_interval[1] > 0 else x
+                           for x in score.change_interval)  # fmt: skip
+        by += f" (95 % interval over the same {prompts} prompts: {_interval((low, high))})"
+    ends = f"from {_number(score.before)} to <b>{_number(score.after)}</b>"
+    return f"<p class=lead>The evaluation score {moved}{by}, {ends}.</p>"
 
 
 def _table(run: Run, rows: list[Row]) -> str:
@@ -110,7 +110,11 @@ def _cells(row: Row, *, one: bool) -> str:
 
 
 def _cell(text: str, interval: Interval | None) -> str:
-    return f"<td>{text}" + (f"<small>{_interval(interval)}</small>" if interval else "") + "</td>"
+    return (
+        f"<td>{text}"
+        + (f"<small>{_interval(interval)}</small>" if interval and interval[0] < interval[1] else "")
+        + "</td>"
+    )
 
 
 def _interval(interval: Interval | None) -> str:
@@ -183,8 +187,8 @@ def _answer(title: str, sample: Sample) -> str:
     facts.append(f"KL {_number(number(sample.get('kl')))} nats")
     cut = ", cut off" if sample.get("finish_reason") == "length" else ""
     facts.append(f"{shown(sample.get('length'))} tokens{cut}")
-    said = "".join(f"<span>{fact}</span>" for fact in facts)
-    return f"<div><h3>{title}{said}</h3>{_text(sample.get('response'))}</div>"
+    said = " ".join(f"<span>{fact}</span>" for fact in facts)
+    return f"<div><h3><span>{title}</span> {said}</h3>{_text(sample.get('response'))}</div>"
 
 
 def _text(text: object) -> str:

@@ -82,14 +82,17 @@ def _kl(axes: Any, run: Run) -> None:
 
 
 def _frontier(axes: Any, run: Run) -> None:
-    axes.set(title="What a score costs", xlabel="√ KL, nats per answer", ylabel="evaluation score")
+    axes.set(title="What a score costs", xlabel="√(KL in nats per answer)", ylabel="evaluation score")
     kl = [math.sqrt(max(k, 0.0)) if math.isfinite(k) else math.nan for k in run.at_evaluations("eval/kl")]
     score = run.at_evaluations("eval/score")
     if not kl:
         axes.text(0.5, 0.5, "no evaluations", transform=axes.transAxes, ha="center", color=_SOFT)
         return
+    axes.margins(y=0.14)
     axes.plot(kl, score, color=_BLUE, marker="o", ms=4.5, lw=1.8)
     for index in {0, len(kl) - 1}:
-        side = -6 if index and kl[index] > kl[0] else 6
-        axes.annotate(f"step {run.evaluations[index]['step']}", (kl[index], score[index]), (side, -12), color=_INK,
-                      textcoords="offset points", ha="right" if side < 0 else "left", fontsize=9)  # fmt: skip
+        right = kl[index] > (min(kl) + max(kl)) / 2
+        up = score[index] > (min(score) + max(score)) / 2
+        side = {"ha": "right" if right else "left", "xytext": (3 if right else -3, 7 if up else -15)}
+        step = f"step {run.evaluations[index]['step']}"
+        axes.annotate(step, (kl[index], score[index]), textcoords="offset points", color=_INK, fontsize=9, **side)

@@ -40,7 +40,7 @@ th, td { padding: .55rem .75rem; text-align: right; vertical-align: top; border-
 th:first-child, td:first-child { padding-left: 0; text-align: left; white-space: normal; font-weight: 500; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-size: .85rem; font-weight: 500; vertical-align: bottom; }
-tbody tr:first-child td { font-weight: 600; }
+table:not(.words) tbody tr:first-child td { font-weight: 600; }
 td small { display: block; font-size: .8rem; font-weight: 400; }
 table.words td, table.words th { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: 400; }
 table.words { table-layout: fixed; font-size: .95rem; }
@@ -52,8 +52,8 @@ code, table.words td { font-family: ui-monospace, "SF Mono", "Cascadia Mono", Me
 .charts { display: grid; gap: 1.25rem; }
 .wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); }
-figure { min-width: 0; margin: 0; padding: .9rem 1rem .7rem; background: var(--card);
-  border: 1px solid var(--rule); border-radius: 8px; }
+figure { display: flex; flex-direction: column; min-width: 0; margin: 0; padding: .9rem 1rem .7rem;
+  background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
 .wide figure { max-width: 720px; }
 figcaption { margin-bottom: .35rem; line-height: 1.35; }
 figcaption small { margin-left: .25rem; font-size: .85rem; }
@@ -66,7 +66,7 @@ figcaption small { margin-left: .25rem; font-size: .85rem; }
 .legend .faint i { opacity: .45; }
 .legend .points i { width: .6em; height: .6em; border: 0; border-radius: 50%; background: var(--hue);
   vertical-align: 0; }
-svg { display: block; width: 100%; height: auto; overflow: visible; font-size: 12px; }
+svg { display: block; width: 100%; margin-top: auto; height: auto; overflow: visible; font-size: 12px; }
 svg text { fill: var(--soft); font-variant-numeric: tabular-nums; }
 svg .label { fill: var(--ink); font-weight: 600; }
 svg path { fill: none; }
@@ -89,7 +89,7 @@ circle { fill: var(--hue); stroke: var(--card); stroke-width: 1.2; }
 .two > * { min-width: 0; }
 .two > * + * { border-left: 1px solid var(--rule); background: var(--tint); }
 .two h3 b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
-.two h3 span { margin-left: .9em; white-space: nowrap; }
+.two h3 span { display: inline-block; margin-right: .7em; }
 .empty { color: var(--soft); font-style: italic; }
 .escape { padding: 0 .15em; color: var(--bad); font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace;
   font-size: .85em; border: 1px solid currentColor; border-radius: 3px; unicode-bidi: isolate; }
@@ -100,7 +100,9 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule
   main { padding: 1.5rem 1rem 3rem; }
   .two { grid-template-columns: 1fr; }
   .two > * + * { border-top: 1px solid var(--rule); border-left: 0; }
-  th, td { padding: .5rem .4rem; }
+  th, td { padding: .5rem .35rem; }
+  td small { max-width: 5.2rem; margin-left: auto; white-space: normal; }
+  td:first-child small { margin-left: 0; }
 }
 @media print { .text { max-height: none; } figure, .sample { break-inside: avoid; } }
 """

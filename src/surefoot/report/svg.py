@@ -64,6 +64,7 @@ class _Frame:
     box: tuple[float, float, float, float]
     x: tuple[float, float]
     y: tuple[float, float]
+    y_ticks: Sequence[float]
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         left, top, right, bottom = self.box
@@ -112,61 +113,59 @@ def chart(
 def _frame(series: Sequence[Series], size: tuple[int, int], span: tuple[float, float] | None) -> _Frame:
     xs = [x for s in series for x, _ in s.known]
     ys = [y for s in series for _, y in s.known] + [y for s in series for i in s.intervals if i for y in i]
-    y_span = _widened(min(ys), max(ys)) if span is None else span
-    left = 12 + 6.6 * max(len(_label(t, y_span)) for t in ticks(*y_span))
+    labelled = any(any(s.labels) for s in series)
+    y_span = _widened(min(ys), max(ys), 0.14 if labelled else 0.06) if span is None else span
+    y_ticks = ticks(*y_span, most=6 if size[1] > 240 else 5)
+    left = 12 + 6.8 * max(map(len, tick_labels(y_ticks)))
     x_span = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
     if any("points" in s.kind for s in series):  # dots should not sit on the frame
         margin = (x_span[1] - x_span[0]) * 0.03
         x_span = (x_span[0] - margin, x_span[1] + margin)
-    return _Frame((left, 10, size[0] - 12, size[1] - 38), x_span, y_span)
+    return _Frame((left, 10, size[0] - 12, size[1] - 38), x_span, y_span, y_ticks)
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
+def _widened(low: float, high: float, share: float) -> tuple[float, float]:
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
         pad = abs(low) * 0.1 or 1.0
         return low - pad, high + pad
-    margin = (high - low) * 0.06
+    margin = (high - low) * share
     return (0.0 if low >= 0 > low - margin else low - margin), high + margin
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers within [low, high], at most `most`: multiples of 1, 2 or 5 times a power of ten."""
-    raw = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(
-        m * power for m in (1, 2, 5, 10, 20) if (math.floor(high / (m * power)) - math.ceil(low / (m * power))) < most
-    )
-    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            break
+    return [n * step for n in range(first, last + 1)]
 
 
-def _label(value: float, span: tuple[float, float]) -> str:
-    """A tick's number, with the digits that its axis needs and no more."""
-    reach = max(abs(span[0]), abs(span[1]))
-    marks = ticks(*span)
-    step = marks[1] - marks[0] if len(marks) > 1 else reach
-    if reach >= 10_000:
-        digits = max(0, math.ceil(-math.log10(step / 1000) - 1e-9))
-        return "0" if value == 0 else f"{value / 1000:.{digits}f}k"
-    if reach < 1e-3:
-        return "0" if abs(value) < step / 2 else f"{value:.1e}".replace("e-0", "e-").replace("-", "\u2212")
-    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
-    return f"{value:.{digits}f}".replace("-", "\u2212")
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """The numbers of an axis, all with the digits that tell them apart and no more."""
+    reach = max(map(abs, values), default=1.0)
+    step = values[1] - values[0] if len(values) > 1 else reach or 1.0
+    if 0 < reach < 1e-3:
+        return ["0" if abs(v) < step / 2 else f"{v:.1e}".replace("e-0", "e-").replace("-", "\u2212") for v in values]
+    scale, mark = (1000, "k") if reach >= 10_000 else (1, "")
+    digits = max(0, math.ceil(-math.log10(step / scale) - 1e-9))
+    return [("0" if v == 0 and mark else f"{v / scale:,.{digits}f}{mark}").replace("-", "\u2212") for v in values]
 
 
 def _axes(frame: _Frame) -> str:
     left, _, right, bottom = frame.box
     parts = []
-    for value in ticks(*frame.y):
+    for value, label in zip(frame.y_ticks, tick_labels(frame.y_ticks), strict=True):
         _, y = frame.at(frame.x[0], value)
         kind = "zero" if abs(value) < 1e-12 else "grid"
         parts.append(f'<path class={kind} d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
-        label = _label(value, frame.y)
         parts.append(f'<text x="{left - 6:.1f}" y="{y + 4:.1f}" text-anchor=end>{label}</text>')
-    for value in ticks(*frame.x, most=4 if right - left < 340 else 6):
+    marks = ticks(*frame.x, most=5)
+    for value, label in zip(marks, tick_labels(marks), strict=True):
         x, _ = frame.at(value, frame.y[0])
         parts.append(f'<path class=grid d="M{x:.1f} {bottom:.1f}v4"/>')
         anchor = "end" if x > right - 8 else "middle"
-        label = _label(value, frame.x)
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16:.1f}" text-anchor={anchor}>{label}</text>')
     return "".join(parts)
 
@@ -191,9 +190,10 @@ def _draw(series: Series, frame: _Frame) -> str:
 
 
 def _beside(x: float, y: float, label: str, frame: _Frame) -> str:
-    left, top, right, _ = frame.box
-    anchor, shift = ("end", -8) if x > (left + right) / 2 else ("start", 8)
-    drop = -8 if y > top + 20 else 18
+    """A label on the outer side of its point, where the line does not come from."""
+    left, top, right, bottom = frame.box
+    anchor, shift = ("end", 4) if x > (left + right) / 2 else ("start", -4)
+    drop = -9 if y < (top + bottom) / 2 else 19
     return f'<text class=label x="{x + shift:.1f}" y="{y + drop:.1f}" text-anchor={anchor}>{shown(label)}</text>'
 
 
