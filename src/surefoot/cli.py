@@ -155,7 +155,7 @@ def run_ppo(config: PPOConfig, *, quiet: bool = False, resume: bool = False) -> 
         with stop.listening(folder):
             result = trainer.train()
     if trainer.runtime.is_main:
-        _conclude(console, result, folder)
+        _conclude(console, result, folder, "Ctrl-C" if stop.asked else result.reason)
     return EXIT_INTERRUPTED if stop.asked else EXIT_OK
 
 
@@ -182,7 +182,9 @@ def _make_trainer(config: PPOConfig, callbacks: list[Any]) -> Any:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    return PPOTrainer.from_config(config, callbacks=callbacks)
+    trainer = PPOTrainer.from_config(config, callbacks=callbacks)
+    logging.disable_progress_bar()  # saving would draw over the table
+    return trainer
 
 
 def _introduction(trainer: Any, folder: Path) -> str:
@@ -197,11 +199,11 @@ def _introduction(trainer: Any, folder: Path) -> str:
     )
 
 
-def _conclude(console: "Console", result: "TrainResult", folder: Path) -> None:
+def _conclude(console: "Console", result: "TrainResult", folder: Path, reason: str) -> None:
     from surefoot.live import closing
     from surefoot.report import write_report
 
-    _say(console, f"\nThe run ended after {result.steps} steps: {result.reason}\n")
+    _say(console, f"\nThe run ended after {result.steps} steps: {reason}\n")
     console.print(closing(result, console.width))
     _say(console, f"\nfolder    {folder}\nmodel     {folder / 'model'}")
     _say(console, f"report    {write_report(folder)}")

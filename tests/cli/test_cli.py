@@ -300,6 +300,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(capsys, fake_run):
     assert "stopping after this step, then saving; press Ctrl-C again to stop at once" in err
     assert "go on with: surefoot ppo --resume runs/x" in err
     assert "step 2/2" in out
+    assert "The run ended after 2 steps: Ctrl-C" in out
     assert signal.getsignal(signal.SIGINT) is before
 
 
