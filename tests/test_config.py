@@ -38,6 +38,7 @@ def test_no_retired_name_is_an_option():
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"temperature": 0}, "temperature=0.0 must be greater than 0"),
         ({"gamma": 1.5}, "at most 1"),
+        ({"target_reward": float("nan")}, "target_reward=nan"),
         ({"whiten_rewards": 1}, "true or false"),
         ({"steps": True}, "a whole number"),
         ({"kl_penalty": "ful"}, "did you mean 'full'"),

@@ -76,7 +76,7 @@ ACTS = {
     "bootstrap_truncated": ({}, True),
     "whiten_advantages": ({}, False),
     "learning_rate": ({}, 2e-3),
-    "critic_learning_rate": ({}, 1e-3),
+    "critic_learning_rate": ({}, 5e-3),
     "lr_schedule": ({}, "linear"),
     "warmup_steps": ({}, 2),
     "max_grad_norm": ({}, 0.01),

@@ -69,6 +69,7 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {  # option -> lowest, highest
     "steps": (1, 1e12, False),
     "eval_every": (1, 1e12, False),
     "target_reward_evals": (1, 1e6, False),
+    "target_reward": (-1e300, 1e300, False),
     "patience": (1, 1e9, False),
     "save_every": (0, 1e12, False),
     "seed": (0, 2**63 - 1, False),

@@ -46,6 +46,8 @@ RETIRED: Mapping[str, str] = {
     "fp16": "precision='bfloat16' (float16 is not offered: it overflows in the log-ratio)",
     "push_to_hub": "nothing: the trained model is a folder, push it with `hf upload`",
     "push_to_hub_if_best_kwargs": "nothing: the trained model is a folder, push it with `hf upload`",
+    "save_steps": "save_every",
+    "eval_steps": "eval_every",
     "num_train_epochs": "total_episodes",
     "max_steps": "steps",
     "clip_range": "cliprange",

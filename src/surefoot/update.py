@@ -222,7 +222,9 @@ class _Update:
         norm = nn.utils.clip_grad_norm_([p for p in parameters if id(p) not in own], limit)
         if own:
             nn.utils.clip_grad_norm_([p for p in parameters if id(p) in own], limit)
-        self.sums["grad_norm"] += float(norm)
+        if len(own) < len(parameters):  # not a step of a separate critic alone
+            self.sums["grad_norm"] += float(norm)
+            self.sums["norms"] += 1
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_steps += 1
@@ -246,7 +248,7 @@ class _Update:
             ratio=means["ratio"],
             first_ratio=first["ratio"],
             first_kl=first["kl_k3"],
-            grad_norm=self.sums["grad_norm"] / max(1, self.optimizer_steps),
+            grad_norm=self.sums["grad_norm"] / max(1, self.sums["norms"]),
             entropy=means["entropy"],
             value_mean=means["value"],
             value_error=means["value_error"],
