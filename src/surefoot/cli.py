@@ -166,7 +166,8 @@ def dry_run_ppo(config: PPOConfig) -> int:
     console = _console()
     with _usage_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the checklist repeats the advice
-        trainer = _make_trainer(config.replace(output_dir=None, log_with=None), [])
+        # The one step is a step of the policy: a warm-up of the critic comes before what is to be checked.
+        trainer = _make_trainer(config.replace(output_dir=None, log_with=None, critic_warmup_steps=0), [])
     report = dry_run(trainer)
     if trainer.runtime.is_main:
         _say(console, f"{trainer.prompt_report.text()}\n\n{report.text()}")

@@ -63,9 +63,10 @@ def test_a_run_from_files_trains_writes_its_folder_and_can_go_on(folder, capsys)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_dry_run_checks_and_writes_nothing(folder, capsys):
+@pytest.mark.parametrize("more", [[], ["--critic-warmup-steps", "3"]])
+def test_a_dry_run_checks_and_writes_nothing(folder, capsys, more):
     before = sorted(folder.rglob("*"))
-    code = main(["ppo", "--config", "run.yaml", "--dry-run"])
+    code = main(["ppo", "--config", "run.yaml", "--dry-run", *more])
     out = capsys.readouterr().out
     assert "ok    KL to the reference is 0" in out
     assert "ok    first ratio is 1" in out
