@@ -15,6 +15,7 @@ _STYLE: Any = {
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titlepad": 24,
     "axes.labelcolor": _SOFT,
     "axes.edgecolor": _RULE,
     "axes.spines.top": False,
@@ -30,6 +31,8 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "surefoot",
 }
+
+_ABOVE: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "ncols": 2, "borderaxespad": 0.2, "handlelength": 1.5}
 
 
 def write_picture(run_dir: str | Path, path: str | Path) -> Path:
@@ -68,8 +71,8 @@ def _score(axes: Any, run: Run) -> None:
         for x, interval in zip(xs, map(score_interval, run.evaluations), strict=True):
             if interval:
                 axes.vlines(x, *interval, color=_BLUE, alpha=0.25, lw=4)
-        axes.plot(xs, evaluated, color=_BLUE, marker="o", ms=4.5, lw=1.8, label="evaluation, 95 % over prompts")
-    axes.legend(loc="best")
+        axes.plot(xs, evaluated, color=_BLUE, marker="o", ms=4.5, lw=1.8, label="evaluation, 95 %")
+    axes.legend(**_ABOVE)
 
 
 def _kl(axes: Any, run: Run) -> None:
@@ -78,7 +81,7 @@ def _kl(axes: Any, run: Run) -> None:
     if any(map(math.isfinite, target)):
         axes.plot(run.episodes, target, color=_RUST, ls=(0, (4, 3)), lw=1.5, label="target")
     axes.plot(run.episodes, run.series("objective/kl_per_token"), color=_BLUE, lw=1.8, label="policy")
-    axes.legend(loc="best")
+    axes.legend(**_ABOVE)
 
 
 def _frontier(axes: Any, run: Run) -> None:
@@ -92,7 +95,7 @@ def _frontier(axes: Any, run: Run) -> None:
     axes.plot(kl, score, color=_BLUE, marker="o", ms=4.5, lw=1.8)
     for index in {0, len(kl) - 1}:
         right = kl[index] > (min(kl) + max(kl)) / 2
-        up = score[index] > (min(score) + max(score)) / 2
+        up = score[index] > score[index - 1 if index else min(1, len(score) - 1)]
         side = {"ha": "right" if right else "left", "xytext": (3 if right else -3, 7 if up else -15)}
         step = f"step {run.evaluations[index]['step']}"
         axes.annotate(step, (kl[index], score[index]), textcoords="offset points", color=_INK, fontsize=9, **side)

@@ -91,7 +91,7 @@ circle { fill: var(--hue); stroke: var(--card); stroke-width: 1.2; }
 .two h3 b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
 .two h3 span { display: inline-block; margin-right: .7em; }
 .empty { color: var(--soft); font-style: italic; }
-.escape { padding: 0 .15em; color: var(--bad); font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace;
+.escape { direction: ltr; padding: 0 .15em; color: var(--bad); font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace;
   font-size: .85em; border: 1px solid currentColor; border-radius: 3px; unicode-bidi: isolate; }
 summary { padding: .5rem 0; color: var(--a); cursor: pointer; }
 footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--soft);

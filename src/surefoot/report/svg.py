@@ -183,17 +183,19 @@ def _draw(series: Series, frame: _Frame) -> str:
             px, py = frame.at(x, y)
             tip = f"{series.name}: {y:.4g} at {x:.6g}".strip(": ")
             parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r=3.5><title>{plain(tip)}</title></circle>')
-    for x, y, label in zip(series.xs, series.ys, series.labels, strict=False):
-        if label and math.isfinite(y):
-            parts.append(_beside(*frame.at(x, y), label, frame))
+    for place, label in enumerate(series.labels):
+        if label and math.isfinite(series.ys[place]):
+            neighbour = series.ys[place - 1 if place else min(1, len(series.ys) - 1)]
+            over = series.ys[place] > neighbour
+            parts.append(_beside(*frame.at(series.xs[place], series.ys[place]), label, over, frame))
     return f'<g class="{series.kind}">{"".join(parts)}</g>'
 
 
-def _beside(x: float, y: float, label: str, frame: _Frame) -> str:
-    """A label on the outer side of its point, where the line does not come from."""
-    left, top, right, bottom = frame.box
+def _beside(x: float, y: float, label: str, over: bool, frame: _Frame) -> str:
+    """A label over or under its point, on the side where the line does not come from."""
+    left, _, right, _ = frame.box
     anchor, shift = ("end", 4) if x > (left + right) / 2 else ("start", -4)
-    drop = -9 if y < (top + bottom) / 2 else 19
+    drop = -9 if over else 19
     return f'<text class=label x="{x + shift:.1f}" y="{y + drop:.1f}" text-anchor={anchor}>{shown(label)}</text>'
 
 
