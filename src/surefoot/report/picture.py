@@ -96,6 +96,10 @@ def _frontier(axes: Any, run: Run) -> None:
     for index in {0, len(kl) - 1}:
         right = kl[index] > (min(kl) + max(kl)) / 2
         up = score[index] > score[index - 1 if index else min(1, len(score) - 1)]
-        side = {"ha": "right" if right else "left", "xytext": (3 if right else -3, 7 if up else -15)}
+        side = {
+            "ha": "right" if right else "left",
+            "bbox": {"fc": "white", "ec": "none", "pad": 1},
+            "xytext": (3 if right else -3, 7 if up else -15),
+        }
         step = f"step {run.evaluations[index]['step']}"
         axes.annotate(step, (kl[index], score[index]), textcoords="offset points", color=_INK, fontsize=9, **side)

@@ -68,7 +68,7 @@ figcaption small { margin-left: .25rem; font-size: .85rem; }
   vertical-align: 0; }
 svg { display: block; width: 100%; margin-top: auto; height: auto; overflow: visible; font-size: 12px; }
 svg text { fill: var(--soft); font-variant-numeric: tabular-nums; }
-svg .label { fill: var(--ink); font-weight: 600; }
+svg .label { fill: var(--ink); font-weight: 600; stroke: var(--card); stroke-width: 4px; paint-order: stroke; }
 svg path { fill: none; }
 .grid { stroke: var(--grid); }
 .zero { stroke: var(--zero); }
@@ -91,8 +91,9 @@ circle { fill: var(--hue); stroke: var(--card); stroke-width: 1.2; }
 .two h3 b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
 .two h3 span { display: inline-block; margin-right: .7em; }
 .empty { color: var(--soft); font-style: italic; }
-.escape { direction: ltr; padding: 0 .15em; color: var(--bad); font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace;
-  font-size: .85em; border: 1px solid currentColor; border-radius: 3px; unicode-bidi: isolate; }
+.escape { direction: ltr; padding: 0 .15em; color: var(--bad);
+  font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace; font-size: .85em;
+  border: 1px solid currentColor; border-radius: 3px; unicode-bidi: isolate; }
 summary { padding: .5rem 0; color: var(--a); cursor: pointer; }
 footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); color: var(--soft);
   font-size: .88rem; }
