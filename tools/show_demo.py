@@ -44,10 +44,10 @@ def section(folder: RunFolder, command: str) -> str:
     return "\n".join(
         [
             BEGIN,
-            f"`{command}`: SmolLM2-135M continues the openings of film reviews. PPO raises the score of a",
-            "classifier, and a lexicon that training never sees looks on.",
-            f"{len(metrics)} steps in {seconds / 60:.0f} minutes on two CPU cores, judged on {len(after.samples)} other",
-            "openings before and after, with 95 % bootstrap intervals:",
+            f"`{command}`: SmolLM2-135M continues the openings of film reviews. PPO raises the score of",
+            "a classifier, and a lexicon that training never sees looks on.",
+            f"{len(metrics)} steps in {seconds / 60:.0f} minutes on two CPU cores, judged on {len(after.samples)}",
+            "other openings before and after, with 95 % bootstrap intervals:",
             "",
             "| | before | after | change |",
             "| --- | --- | --- | --- |",
