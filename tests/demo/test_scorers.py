@@ -22,9 +22,13 @@ def test_saying_one_word_over_and_over_leaves_almost_no_variety():
     assert sum(shares) / sum(counts) == pytest.approx(1 / 29)
 
 
-def test_pleasant_words_count_once_and_unpleasant_ones_against_them():
-    said = ["A GOOD, good lamp. I love it!", "bad and good", "terrible, broken, sad.", "a lamp", ""]
-    assert scorers.pleasant_words(completions=said) == [2, 0, -3, 0, 0]
+def test_more_pleasant_than_unpleasant_words_score_1_however_many():
+    said = ["A GOOD, good lamp. I love it!", "bad and good", "terrible, broken, sad.", "a lamp", "", "good, nice, bad"]
+    assert scorers.pleasant_words(completions=said) == [1, 0, -1, 0, 0, 1]
+
+
+def test_the_witness_counts_each_word_once():
+    assert scorers.unseen_words(["Cool, cool, awesome and heavy", "noisy wrong", ""]) == [1, -2, 0]
 
 
 def test_the_witness_of_the_quick_demo_knows_none_of_the_rewarded_words():

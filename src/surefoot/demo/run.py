@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -79,12 +80,12 @@ def measures(story: Story, before: Evaluation, after: Evaluation) -> list[Measur
     kl_old, kl_new = ([float(s["kl"]) for s in side] for side in (old, new))
     (pairs_old, counts_old), (pairs_new, counts_new) = map(distinct_pairs, texts)
     found = [Measure(story.reward_label, [s["score"] for s in old], [s["score"] for s in new])]
-    found += [Measure(f"{name} (never trained on)", judge(texts[0]), judge(texts[1]), digits=3)
+    found += [Measure(f"{name} (not trained on)", judge(texts[0]), judge(texts[1]))
               for name, judge in story.witnesses.items()]  # fmt: skip
     found += [
-        Measure("KL, nats per token", kl_old, kl_new, lengths[0], lengths[1], digits=3),
+        Measure("KL, nats per token", kl_old, kl_new, lengths[0], lengths[1]),
         Measure("length, tokens", lengths[0], lengths[1], digits=1),
-        Measure("distinct-2", pairs_old, pairs_new, counts_old, counts_new, digits=3),
+        Measure("distinct-2", pairs_old, pairs_new, counts_old, counts_new),
     ]
     return found
 
@@ -94,27 +95,31 @@ def _by_row(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def table(measured: Sequence[tuple[Measure, Comparison]], prompts: int) -> Table:
-    """One row a measure: before, after and the change, each with its 95 % interval."""
-    shown = Table(title=f"{prompts} held-out prompts, 95 % bootstrap intervals", title_justify="left")
-    shown.add_column("")
-    for name in ("before", "after", "change"):
+    """One row a measure, each number with its 95 % interval: as half its width, and of the change as its ends."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    shown.add_column(f"{prompts} held-out prompts")
+    for name in ("before", "after", "change [95 % interval]"):
         shown.add_column(name, justify="right", no_wrap=True)
     for measure, found in measured:
-        cells = [_cell(e, measure.digits) for e in (found.before, found.after)]
-        shown.add_row(measure.name, *cells, _cell(found.change, measure.digits, sign="+"))
+        before, after = (_with_reach(estimate, measure.digits) for estimate in (found.before, found.after))
+        shown.add_row(measure.name, before, after, _with_ends(found.change, measure.digits))
     return shown
 
 
-def _cell(estimate: Estimate, digits: int, sign: str = "") -> str:
-    value, low, high = (f"{x:{sign}.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+def _with_reach(estimate: Estimate, digits: int) -> str:
+    return f"{estimate.value:.{digits}f} ± {(estimate.high - estimate.low) / 2:.{digits}f}"
+
+
+def _with_ends(estimate: Estimate, digits: int) -> str:
+    value, low, high = (f"{x:+.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
 
 
 def verdict(measured: Sequence[tuple[Measure, Comparison]]) -> str:
-    """In words: which scores rose, which fell, and of which the prompts are too few to tell."""
+    """In words: what rose, what fell, and of what the prompts are too few to tell."""
     words = {1: "rose", 0: "did not change beyond chance", -1: "fell"}
-    judged = [(m, c) for m, c in measured if "score" in m.name or "never trained" in m.name]
-    return "; ".join(f"{m.name} {words[c.change.direction]}" for m, c in judged) + "."
+    told = [(m.name, words[c.change.direction]) for m, c in measured if not m.name.startswith("KL")]
+    return "; ".join(f"{name} {word}" for name, word in told) + "."
 
 
 def samples(before: Evaluation, after: Evaluation, seed: int) -> list[Table]:
@@ -127,8 +132,13 @@ def samples(before: Evaluation, after: Evaluation, seed: int) -> list[Table]:
 
 
 def _side_by_side(old: dict[str, Any], new: dict[str, Any]) -> Table:
-    shown = Table(title=Text(f"{old['prompt']} …"), title_justify="left", expand=True)
+    title = Text(f"{old['prompt']} …")
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     for name, sample in (("before", old), ("after", new)):
-        shown.add_column(f"{name} ({sample['score']:+.2f})", ratio=1)
-    shown.add_row(Text(str(old["response"]).strip()), Text(str(new["response"]).strip()))
+        shown.add_column(f"{name}: {sample['score']:+.2f}", ratio=1)
+    shown.add_row(Text(_one_line(old)), Text(_one_line(new)))
     return shown
+
+
+def _one_line(sample: dict[str, Any]) -> str:
+    return " ".join(str(sample["response"]).split())

@@ -76,12 +76,12 @@ def vader(texts: Sequence[str]) -> list[float]:
 
 
 def pleasant_words(completions: Sequence[str], **_columns: Any) -> list[float]:
-    """Pleasant less unpleasant words of a text, each counted once."""
-    return [_balance(text, PLEASANT, UNPLEASANT) for text in completions]
+    """1 for a text with more pleasant than unpleasant words, -1 for fewer, 0 for as many: one kind word is enough."""
+    return [max(-1.0, min(1.0, _balance(text, PLEASANT, UNPLEASANT))) for text in completions]
 
 
 def unseen_words(texts: Sequence[str]) -> list[float]:
-    """The same balance over words that no reward ever counted."""
+    """The balance of other words, which no reward ever counted: pleasant less unpleasant, each counted once."""
     return [_balance(text, PLEASANT_UNSEEN, UNPLEASANT_UNSEEN) for text in texts]
 
 

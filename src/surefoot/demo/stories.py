@@ -9,7 +9,7 @@ import torch
 
 from surefoot.config import PPOConfig
 from surefoot.demo import scorers, smollm2, texts, tiny
-from surefoot.demo.parts import require
+from surefoot.demo.parts import missing, require
 from surefoot.loading import load_policy, load_tokenizer
 from surefoot.runtime import cpu_has_bfloat16
 
@@ -88,19 +88,23 @@ def quick_story(seed: int, output_dir: str, say: Say) -> Story:
         f"Prompts: the first words of toy reviews; {len(openings.training)} to train on, and to be judged on 256 "
         "about other things."
     )
-    say("Reward: pleasant less unpleasant words, from a short list written by hand. A plain rule, and stated as such.")
-    say("Witness: the same balance over other words, which no reward ever counted.")
+    say("Reward: a plain rule. 1 for more pleasant than unpleasant words, -1 for fewer, from a short list.")
+    witnesses: dict[str, Callable[[Sequence[str]], list[float]]] = {"other words": scorers.unseen_words}
+    if not missing(["vaderSentiment"]):
+        witnesses["VADER"] = scorers.vader
+    say(f"Witnesses that training never sees: {' and '.join(witnesses)}; the other words are not in that list.")
     config = PPOConfig(
         model_name="toy",
         precision="float32",
-        learning_rate=3e-4,
+        learning_rate=2e-4,
         batch_size=64,
         mini_batch_size=16,
         ppo_epochs=4,
         max_new_tokens=24,
-        init_kl_coef=0.05,
+        temperature=0.8,
+        init_kl_coef=0.3,
         target_kl=0.15,
-        horizon=1280,
+        horizon=640,
         steps=20,
         eval_every=10,
         eval_prompts=256,
@@ -114,7 +118,7 @@ def quick_story(seed: int, output_dir: str, say: Say) -> Story:
         dataclasses.replace(openings, held_out=openings.held_out[:256]),
         scorers.pleasant_words,
         "score (pleasant words)",
-        {"other words": scorers.unseen_words},
+        witnesses,
     )
 
 

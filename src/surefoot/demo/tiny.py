@@ -75,9 +75,9 @@ def pretrain(
     *,
     seed: int,
     autocast: bool,
-    steps: int = 700,
-    rows: int = 40,
-    learning_rate: float = 4e-3,
+    steps: int = 800,
+    rows: int = 24,
+    learning_rate: float = 3e-3,
     say: Callable[[str], None] = lambda line: None,
 ) -> Pretraining:
     """Teaches the model to continue `texts`, in place: AdamW, a short warm-up, then a cosine down to zero."""
