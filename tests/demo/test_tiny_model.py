@@ -56,3 +56,17 @@ def test_batches_hold_every_text_once_a_round_and_padding_does_not_count():
 def test_the_count_of_tokens_leaves_padding_out(tokenizer):
     _, done = teach(tokenizer, seed=0, steps=2)
     assert done.tokens == sum(len(tokenizer(text)["input_ids"]) + 1 for text in TEXTS)  # 12 texts are two batches
+
+
+def test_the_first_loss_is_that_of_each_text_read_alone(tokenizer):
+    texts = TEXTS[:3]
+    fresh, total, count = tiny.make_model(tokenizer, seed=0), 0.0, 0
+    for text in texts:
+        row = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
+        with torch.no_grad():
+            logprobs = fresh(input_ids=row).logits[0, :-1].log_softmax(-1)
+        total -= logprobs.gather(1, row[0, 1:, None]).sum().item()
+        count += row.shape[1] - 1
+    model = tiny.make_model(tokenizer, seed=0)
+    done = tiny.pretrain(model, tokenizer, texts, seed=0, autocast=False, steps=1, rows=3)
+    assert done.first_loss == pytest.approx(total / count, rel=1e-4)
