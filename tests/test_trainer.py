@@ -130,6 +130,18 @@ def test_scores_of_every_form_give_the_same_step(form):
     assert equal(*results)
 
 
+def test_scores_of_every_token_act_where_they_stand():
+    responses = [torch.tensor([20, 21, 22]), torch.tensor([30, 31])]
+    queries = [torch.tensor([10, 11])] * 2
+    last_only, scalar, early = (trainer(reward=None, dataset=None, batch_size=4) for _ in range(3))
+    last_only.step(queries, responses, [torch.tensor([0.0, 0.0, 2.0]), torch.tensor([0.0, -1.0])])
+    scalar.step(queries, responses, [2.0, -1.0])
+    early.step(queries, responses, [torch.tensor([2.0, 0.0, 0.0]), torch.tensor([-1.0, 0.0])])
+    assert equal(weights(last_only.policy), weights(scalar.policy))
+    assert not equal(weights(early.policy), weights(scalar.policy))
+    assert early.last_experience.rewards.tolist() == [[2.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]  # no divergence yet
+
+
 def test_answers_come_query_by_query_and_need_no_tokenizing_again():
     t = trainer()
     answers = t.generate(TEXTS[:2], num_return_sequences=3, max_new_tokens=4)

@@ -107,7 +107,13 @@ class TransformersEngine:
         }
         inputs = {name: value for name, value in optional.items() if name in self._accepts}
         out = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **inputs)
-        return out.logits[:, -1].float(), out.past_key_values
+        filled = getattr(out, "past_key_values", None)
+        if filled is None:
+            raise ValueError(
+                f"{type(self._model).__name__} keeps no key-value cache, which generate() needs; sample answers in "
+                "another way and give their ids to step()"
+            )
+        return out.logits[:, -1].float(), filled
 
     def _completes_stop_string(self, ids: list[int], stops: tuple[str, ...]) -> bool:
         if not stops:
