@@ -96,7 +96,7 @@ def test_control_characters_in_answers_are_escaped():
 
 
 def test_a_terminal_gets_the_table_and_is_left_as_it_was():
-    to = console(terminal=True)
+    to = console(terminal=True, _environ={"TERM": "xterm"})
     view = LiveView(to)
     with contextlib.suppress(KeyboardInterrupt), view:
         view.on_start(FakeTrainer())
