@@ -1,5 +1,6 @@
 """Processes and devices: the only user of torch.distributed. On one process every method is trivial."""
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ class Runtime:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         if self.world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            atexit.register(_leave)  # a group that is still open when Python ends may abort the process
         self.rank = dist.get_rank() if self.world_size > 1 else 0
 
     @property
@@ -72,6 +74,11 @@ class Runtime:
         """Waits for all processes."""
         if self.world_size > 1:
             dist.barrier()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def free_memory_bytes(device: torch.device) -> int:
