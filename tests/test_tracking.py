@@ -9,8 +9,9 @@ import pytest
 
 from surefoot import tracking
 from surefoot.config import PPOConfig
+from surefoot.redaction import redact
 from surefoot.settings import load_settings
-from surefoot.tracking import RunFolder, environment, make_tracker, redact
+from surefoot.tracking import RunFolder, environment, make_tracker
 from surefoot.types import StepStats
 
 
@@ -197,6 +198,11 @@ def test_the_environment_names_versions_device_threads_and_command(folder):
         ("--max-new-tokens 64 --stop-token-ids 3", "--max-new-tokens 64 --stop-token-ids 3"),
         ("max_new_tokens=64", "max_new_tokens=64"),
         ("--tokenizer gpt2", "--tokenizer gpt2"),
+        ("Authorization: Bearer abc.def-1234567890", "Authorization: Bearer REDACTED"),
+        (
+            "http://rm:1/#token_env=RM_TOKEN --token-env RM_TOKEN",
+            "http://rm:1/#token_env=RM_TOKEN --token-env RM_TOKEN",
+        ),
         ("a@b.example and http://example.org/@me", "a@b.example and http://example.org/@me"),
     ],
 )

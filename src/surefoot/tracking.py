@@ -15,11 +15,8 @@ import logging
 import math
 import os
 import platform
-import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from surefoot.config import PPOConfig
+from surefoot.redaction import command_line, hide_userinfo
 from surefoot.settings import to_yaml
 from surefoot.types import StepStats
 
@@ -71,7 +69,7 @@ class RunFolder:
             )
         self._samples.mkdir(parents=True, exist_ok=True)
         self._result.unlink(missing_ok=True)
-        _replace(self.path / "config.yaml", _hide_userinfo(to_yaml(config)).encode())
+        _replace(self.path / "config.yaml", hide_userinfo(to_yaml(config)).encode())
         _replace(self.path / "environment.json", _dump(environment(command), indent=2))
 
     def log_step(self, stats: StepStats, samples: Sequence[Mapping[str, Any]], *, with_samples: bool) -> None:
@@ -143,7 +141,7 @@ def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
     """What a run ran on and how it was called: no host, user or folder name, and no secret."""
     return {
         "started": _now(),
-        "command": _command_line(sys.argv if command is None else command),
+        "command": command_line(sys.argv if command is None else command),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -226,51 +224,6 @@ def _replace(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
     part.replace(path)
-
-
-# ---------------------------------------------------------------------------------------------- secrets
-_HIDDEN = "REDACTED"
-_WORD = r"(?:token(?!i[sz])|key|secret|password|passwd)"
-_SECRET = re.compile(_WORD, re.IGNORECASE)
-_VALUE = r"""(?P<value>"[^"]*"|'[^']*'|[^\s"'&,;]+)"""
-_ASSIGNMENT = re.compile(rf"""(?P<name>[\w.-]*{_WORD}[\w.-]*)(?P<sign>["']?\s*[=:]\s*){_VALUE}""", re.IGNORECASE)
-_OPTION = re.compile(rf"(?P<name>--?[\w.-]*{_WORD}[\w.-]*)(?P<sign>\s+)(?!-){_VALUE}", re.IGNORECASE)
-_USERINFO = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
-_ISSUED = re.compile(r"\b(?:hf_|sk-|gh[pousr]_)[\w-]{16,}")
-_OPTIONS = frozenset(f.name for f in fields(PPOConfig))
-
-
-def redact(text: str) -> str:
-    """Blanks the values of names that speak of a token, key, secret or password, and user names in addresses.
-
-    Options of PPOConfig such as max_new_tokens keep their values; so do names that speak of a tokenizer.
-    """
-
-    def blank(match: re.Match[str]) -> str:
-        return match["name"] + match["sign"] + _HIDDEN if _is_secret(match["name"]) else match[0]
-
-    text = _ISSUED.sub(_HIDDEN, _hide_userinfo(text))
-    return _OPTION.sub(blank, _ASSIGNMENT.sub(blank, text))
-
-
-def _is_secret(name: str) -> bool:
-    return bool(_SECRET.search(name)) and name.lstrip("-").replace("-", "_") not in _OPTIONS
-
-
-def _hide_userinfo(text: str) -> str:
-    return _USERINFO.sub(rf"\g<scheme>{_HIDDEN}@", text)
-
-
-def _command_line(arguments: Sequence[str]) -> str:
-    """The command as one would type it. The program is named without its folder; secrets are blanked per argument."""
-    shown: list[str] = [Path(arguments[0]).name] if arguments else []
-    hide_next = False
-    for argument in arguments[1:]:
-        name, equals, _ = argument.partition("=")
-        secret = name.startswith("-") and _is_secret(name)
-        shown.append(_HIDDEN if hide_next else name + equals + _HIDDEN if secret and equals else redact(argument))
-        hide_next = secret and not equals and not hide_next
-    return shlex.join(shown)
 
 
 # ---------------------------------------------------------------------------------------------- trackers
