@@ -267,10 +267,12 @@ def reward_test(arguments: Sequence[str]) -> int:
             raise UsageError(f"-n {given.rows}: at least one row is needed")
         if not config.reward or config.dataset is None:
             raise UsageError("reward and dataset are needed: give them, or a --config that names them")
+        from surefoot.rewards import make_reward
         from surefoot.rewardtest import first_prompts, try_rewards
 
+        reward = make_reward(list(config.reward), config.reward_weights)
         prompts = first_prompts(config, given.rows)
-    _, tables = try_rewards(config, prompts)
+    _, tables = try_rewards(reward, prompts)
     _console().print(tables)
     return EXIT_OK
 

@@ -93,7 +93,7 @@ class PPOConfig:
 
     # ------------------------------------------------------------------------------------------ Rewards
     reward: tuple[str, ...] = ()
-    """What scores an answer: module:function, file.py:function, or a sequence classifier's folder or hub name."""
+    """What scores an answer: module:function, file.py:function, a classifier's folder or hub name, or an address."""
     reward_weights: tuple[float, ...] = ()
     """One weight a reward, in the same order. Empty: every weight is 1."""
     missing_eos_penalty: float = 0.0

@@ -10,6 +10,7 @@ from rich.text import Text
 from surefoot.config import PPOConfig
 from surefoot.loading import load_tokenizer
 from surefoot.prompts import load_prompts, visible
+from surefoot.rewards import RewardMix
 from surefoot.rewards.check import RewardCheck, RewardSummary, answer_column, answers_from_columns, check_reward
 from surefoot.types import Prompt
 
@@ -25,10 +26,10 @@ def first_prompts(config: PPOConfig, count: int) -> tuple[Prompt, ...]:
     return loaded.prompts[:count]
 
 
-def try_rewards(config: PPOConfig, prompts: Sequence[Prompt]) -> tuple[RewardCheck, RenderableType]:
-    """Scores the rows with the config's rewards: the check, and the same as tables."""
+def try_rewards(reward: RewardMix, prompts: Sequence[Prompt]) -> tuple[RewardCheck, RenderableType]:
+    """Scores the rows: the check, and the same as tables."""
     answers = answers_from_columns(prompts)
-    check = check_reward(list(config.reward), prompts, answers, config.reward_weights)
+    check = check_reward(reward, prompts, answers)
     column = answer_column(prompts)
     source = "the prompts themselves (no column with answers)" if column is None else f"the column {column!r}"
     parts: list[RenderableType] = [Text(f"{len(prompts)} rows; scored as answers: {source}"), Text()]

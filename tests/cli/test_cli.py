@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_runs import FakeTrainer, evaluation, result, samples, stats
+from fake_service import Service, free_port, honest, score_of
 
 from surefoot import cli
 from surefoot.config import PPOConfig
@@ -162,6 +163,23 @@ def test_reward_test_warns_of_a_constant_and_takes_n_rows(capsys, tmp_path):
     assert code == 0
     assert "2 rows; scored as answers: the prompts themselves" in out
     assert "warning: score: every answer gets 1: nothing can be learned from a constant" in out.replace("\n", " ")
+
+
+def test_reward_test_asks_a_service_over_the_network(capsys, tmp_path):
+    (tmp_path / "rows.txt").write_text("one\ntwo\nthree\n")
+    with Service(honest) as service:
+        arguments = ["reward-test", "--dataset", "rows.txt", "--reward"]
+        code, out, _ = run(capsys, *arguments, f"openrlhf+{service.url}#name=far")
+        assert code == 0
+        assert f"{score_of('oneone'):.4g}" in out
+        assert "far " in out
+        code, _, err = run(capsys, *arguments, f"openrlhf+{service.url}#token=hush")
+        assert code == 2
+        assert "no secrets in an address" in err
+        assert "hush" not in err
+        code, _, err = run(capsys, *arguments, f"openrlhf+http://127.0.0.1:{free_port()}#deadline=0.1")
+        assert code == 1
+        assert "gave no score for 3 of 3 answers within the deadline of 0.1 s" in err
 
 
 def test_a_reward_that_fails_is_a_failure_not_a_usage_error(capsys, tmp_path):

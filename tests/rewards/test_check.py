@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fake_service import Service, honest, ok
 from tiny import tiny_tokenizer
 from tiny_classifier import classifier, prompts, said
 
@@ -49,6 +50,18 @@ def test_truncation_and_a_missing_template_are_reported():
     warnings = check_reward(reward, prompts("hello", 3, chat=True), ANSWERS).warnings
     assert any("100% of the inputs are too long" in w for w in warnings)
     assert any("no chat template" in w for w in warnings)
+
+
+def test_a_service_is_tried_like_any_reward_and_conversations_without_its_template_are_reported():
+    with Service(honest) as service:
+        reward = f"openrlhf+{service.url}#name=far"
+        assert check_reward(reward, prompts(n=3), ANSWERS).warnings == []
+        (warning,) = check_reward(reward, prompts("hello", 3, chat=True), ANSWERS).warnings
+        assert "far: conversations go to it as the policy's chat template writes them" in warning
+    assert service.requests[1].body["query"] == [f"Q: {a}" for a in reversed(ANSWERS)]
+    with Service(lambda r: ok({"rewards": [0.1 * len(t) % 1 for t in r.body["query"]]})) as service:
+        (warning,) = check_reward(f"openrlhf+{service.url}", prompts(n=3), ANSWERS).warnings
+        assert "within 0 and 1" in warning
 
 
 def test_a_doubled_bos_is_reported():

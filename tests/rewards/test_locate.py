@@ -48,7 +48,7 @@ def test_every_way_of_naming_a_function_finds_it(spec, score, name):
     ("two.py", "several of"), ("my_rewards_pkg/inner.py", "none of.*functions there: length"),
     ("absent.py", "no such file"), ("no_such_module_here:f", "no module 'no_such_module_here'"),
     ("my_rewards_pkg.inner:missing", "no 'missing' in it"), ("my_rewards_pkg.inner:number", "int, not a function"),
-    ("kinds.py:Needy", "class that needs arguments"), ("http://host/get_reward", "over the network"),
+    ("kinds.py:Needy", "class that needs arguments"), ("http://host/score", "the path does not tell"),
     ("word", "neither a function nor a reward model"), ("./folder", "no such folder"),
     ("my_rewards_pkg", "folder without config.json"), ("a b:f", "not the name of a module"),
 ])  # fmt: skip

@@ -124,14 +124,22 @@ def _input_warnings(
         found.append(f"{cut:.0%} of the inputs are too long for it and lose the beginning of their prompts")
     if hasattr(reward, "render"):
         texts = [reward.render(p, c) for p, c in zip(prompts, completions, strict=True)]
-        if any(p.messages for p in prompts) and reward.tokenizer.chat_template is None:  # type: ignore[attr-defined]
-            found.append("it has no chat template: of conversations it reads the bare contents")
+        if any(p.messages for p in prompts):
+            found += _template_warnings(reward)
     else:
         texts = [p.text for p in prompts]
     doubled = sum(_TWICE.match(text) is not None for text in texts)
     if doubled:
         found.append(f"{doubled} of {len(texts)} inputs begin with the same special token twice (doubled BOS)")
     return found
+
+
+def _template_warnings(reward: Any) -> list[str]:
+    if reward.tokenizer is None:
+        return ["conversations go to it as the policy's chat template writes them; its own needs #tokenizer=NAME"]
+    if reward.tokenizer.chat_template is None:
+        return ["it has no chat template: of conversations it reads the bare contents"]
+    return []
 
 
 def _same(values: Sequence[float | None], again: Sequence[float | None]) -> bool:

@@ -181,13 +181,9 @@ def _verl_batch(batch: Batch) -> dict[str, Any]:
 
 
 def _openrlhf(batch: Batch) -> dict[str, Any]:
-    columns = batch.prompts[0].columns
-    label = next(
-        (columns[name] for name in ("label", "labels") if name in columns), _truth(columns).get("ground_truth")
-    )
     prompts = [p.text for p in batch.prompts]  # with special tokens, as OpenRLHF hands them over
     queries = [p + str(c) for p, c in zip(prompts, batch.completions, strict=True)]
-    return {"queries": queries, "prompts": prompts, "labels": [label]}
+    return {"queries": queries, "prompts": prompts, "labels": [label_of(batch.prompts[0].columns)]}
 
 
 def _trlx(batch: Batch) -> dict[str, Any]:
@@ -278,6 +274,22 @@ def recognise(signature: Signature, label: str) -> Convention:
     annotation = signature.annotations[first]
     batch = _LIST.match(annotation) is not None if annotation else first in BATCH_TEXTS
     return Convention("texts", False, _texts) if batch else Convention("text", True, _text)
+
+
+def label_of(columns: Mapping[str, Any]) -> Any:
+    """What a row says the right answer is: its column label or labels, else its ground truth; None without any."""
+    own = (columns[name] for name in ("label", "labels") if name in columns)
+    return next(own, _truth(columns).get("ground_truth"))
+
+
+def with_answer(prompt: Prompt, completion: str) -> list[dict[str, Any]]:
+    """A conversation with its answer; it goes on where the prompt itself began an assistant's message."""
+    messages = [dict(message) for message in prompt.messages]
+    if messages[-1]["role"] == "assistant":
+        messages[-1]["content"] += str(completion)
+    else:
+        messages.append({"role": "assistant", "content": str(completion)})
+    return messages
 
 
 def without_ends(text: str, tokens: Sequence[str]) -> str:

@@ -33,6 +33,10 @@ class RewardError(ValueError):
         super().__init__("\n".join(lines))
 
 
+class RewardUnavailableError(RewardError):
+    """A reward service gave no scores, and waiting longer was not allowed. The same batch may be asked for later."""
+
+
 def shown(text: str, limit: int = 240) -> str:
     """`text` in quotes, its middle left out when it is long, everything unprintable escaped."""
     if len(text) > limit:

@@ -10,9 +10,11 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
 
+from surefoot.rewards.address import is_address
 from surefoot.rewards.failure import LARGEST, RewardError, check_scores
 from surefoot.rewards.function import FunctionReward
 from surefoot.rewards.locate import is_file_spec
+from surefoot.rewards.remote import RemoteReward
 from surefoot.types import Prompt, Reward, RewardOutput
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -105,7 +107,8 @@ def make_reward(spec: Any, weights: Sequence[float] = (), *, special_tokens: Seq
 
     Args:
         spec: "module:name", "pkg.module.name", "file.py:name", "file.py", a reward model's folder or hub name
-            "org/name"; or the function, model or reward itself.
+            "org/name", a service "protocol+http://host:port/path" (see `RemoteReward`); or the function, model or
+            reward itself.
         weights: one a reward. Empty: every weight is 1.
         special_tokens: texts of the policy's special tokens; they are taken off both ends of plain prompts.
     """
@@ -134,6 +137,8 @@ def _one(spec: Any, special_tokens: Sequence[str]) -> Reward:
 
 
 def _named(spec: str, special_tokens: Sequence[str]) -> Reward:
+    if is_address(spec):
+        return RemoteReward(spec, special_tokens=special_tokens)
     folder = Path(spec).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

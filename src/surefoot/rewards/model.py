@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from surefoot.rewards.conventions import without_ends
+from surefoot.rewards.conventions import with_answer, without_ends
 from surefoot.rewards.failure import RewardError, check_scores
 from surefoot.types import Prompt, RewardOutput
 
@@ -94,11 +94,7 @@ class ModelReward:
         """The text whose tokens the model reads."""
         if not prompt.messages:
             return without_ends(prompt.text, self.special_tokens) + str(completion)
-        messages = [dict(message) for message in prompt.messages]
-        if messages[-1]["role"] == "assistant":  # the answer goes on where the prompt began it
-            messages[-1]["content"] += str(completion)
-        else:
-            messages.append({"role": "assistant", "content": str(completion)})
+        messages = with_answer(prompt, completion)
         if self.tokenizer.chat_template is not None:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False))
         self._say_once(
