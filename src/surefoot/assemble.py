@@ -18,8 +18,8 @@ from surefoot.models import (
     adapter_active,
     adapters_off,
     frozen_copy,
-    hidden_size_of,
 )
+from surefoot.networks import hidden_size_of
 from surefoot.ops.seeds import derive_seed
 
 

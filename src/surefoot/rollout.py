@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from surefoot.models import ActorCritic, Rows, join_rows
-from surefoot.ops.batching import microbatches
+from surefoot.models import ActorCritic
+from surefoot.ops.batching import microbatches, pieces
 from surefoot.ops.kl import full_kl, kl_estimate
+from surefoot.ops.logprobs import logprobs_and_entropies, token_logprobs
 from surefoot.ops.masking import length_mask
+from surefoot.rows import Fresh, Rows, join_rows
 from surefoot.types import Rollout
+
+SCORING_TOKENS = 4096  # of one pass without a graph: enough for full speed, little memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,13 @@ def collect(
     *,
     temperature: float = 1.0,
     kl_penalty: str = "kl",
-    max_rows: int | None = None,
-    max_tokens: int | None = None,
-) -> Rollout:
+    max_tokens: int = SCORING_TOKENS,
+    keep: Sequence[int] = (),
+) -> tuple[Rollout, Fresh | None]:
     """One pass of policy (with critic) and reference over every response; rows keep their order.
 
-    `max_rows` and `max_tokens` bound a single pass and change nothing else.
+    `max_tokens` bounds a single pass and changes nothing else. The rows of `keep` go through the policy together, in a
+    pass that is kept, so that an update which begins with them need not repeat it.
     """
     device = models.device
     query_ids, query_mask = _pad([list(q) for q in queries], device, left=True)
@@ -52,22 +58,27 @@ def collect(
     trained, _ = _pad([[int(m) for m in r.mask] for r in responses], device)
 
     shape = response_ids.shape
-    logprobs, ref_logprobs, entropies, kl = (torch.zeros(shape, device=device) for _ in range(4))
-    values = torch.zeros(shape[0], shape[1] + 1, device=device)
+    logprobs, ref_logprobs, entropies, kl, values = (torch.zeros(shape, device=device) for _ in range(5))
+    last_values = torch.zeros(shape[0], device=device)
     totals = [len(q) + len(r.ids) for q, r in zip(queries, responses, strict=True)]
-    for group in microbatches(totals, max_rows=max_rows, max_tokens=max_tokens):
+    others = [i for i in range(len(totals)) if i not in set(keep)]
+    groups = [[others[i] for i in part] for part in microbatches([totals[i] for i in others], max_tokens=max_tokens)]
+    fresh = None
+    for group in [list(keep), *groups] if keep else groups:
         rows = join_rows(query_ids[group], query_mask[group], response_ids[group], lengths[group])
-        width = rows.present.shape[1]
-        outputs = models.evaluate(rows, temperature)
-        logprobs[group, :width], entropies[group, :width] = outputs.logprobs, outputs.entropies
-        with models.critic_pass():
-            values[group, : width + 1] = outputs.values if models.shares_trunk else models.values(rows)
-        ref_logprobs[group, :width], kl[group, :width] = _divergence(
-            models, rows, outputs.logprobs, temperature, kl_penalty
-        )
+        kept = bool(keep) and fresh is None
+        with torch.set_grad_enabled(kept), models.training():
+            states = models.states(rows)
+        if kept:
+            fresh = Fresh(group, rows, states)
+        present = length_mask(lengths[group], shape[1])
+        seen = _read(models, rows, states.detach(), temperature, kl_penalty)
+        for whole, part in zip((logprobs, entropies, ref_logprobs, kl, values), seen, strict=False):
+            whole[group] = torch.zeros_like(present, dtype=part.dtype).masked_scatter(present, part)
+        last_values[group] = seen.last_values
 
     sampled, known = _pad_floats([list(r.logprobs) for r in responses], shape, device)
-    return Rollout(
+    rollout = Rollout(
         query_ids=query_ids,
         query_mask=query_mask,
         response_ids=response_ids,
@@ -78,21 +89,44 @@ def collect(
         ref_logprobs=ref_logprobs,
         kl=kl,
         entropies=entropies,
-        old_values=torch.where(length_mask(lengths, shape[1]), values[:, :-1], 0),
-        last_values=values.gather(1, lengths[:, None]).squeeze(1),
+        old_values=values,
+        last_values=last_values,
         sampler_logprobs=torch.where(known, sampled, logprobs),
     )
+    return rollout, fresh
 
 
-def _divergence(
-    models: ActorCritic, rows: Rows, logprobs: Tensor, temperature: float, kl_penalty: str
-) -> tuple[Tensor, Tensor]:
-    """Reference log-probabilities and the chosen estimate of the divergence, per token."""
-    ref_logprobs = models.reference_logprobs(rows, temperature)
-    if kl_penalty != "full":
-        return ref_logprobs, kl_estimate(logprobs, ref_logprobs, kl_penalty)
-    exact = full_kl(models.policy_logits(rows), models.reference_logits(rows), temperature)
-    return ref_logprobs, torch.zeros_like(logprobs).masked_scatter(rows.present, exact)
+class _Seen(NamedTuple):
+    """What a pass says about each response token, row by row, and about each row's end."""
+
+    logprobs: Tensor
+    entropies: Tensor
+    ref_logprobs: Tensor
+    kl: Tensor
+    values: Tensor
+    last_values: Tensor
+
+
+def _read(models: ActorCritic, rows: Rows, states: Tensor, temperature: float, kl_penalty: str) -> _Seen:
+    """Policy, reference and critic on the rows of one pass, `states` being the policy's."""
+    with models.critic_pass():
+        critic = states if models.shares_trunk else models.critic_states(rows)
+    reference = models.reference_states(rows)[rows.predicted_at]
+    policy = states[rows.predicted_at]
+    parts: list[tuple[Tensor, ...]] = []
+    for piece in pieces(len(policy), models.states_per_piece):
+        ids = rows.response_ids[piece]
+        logits, ref_logits = models.logits(policy[piece]), models.reference_logits(reference[piece])
+        logprobs, entropies = logprobs_and_entropies(logits, ids, temperature)
+        ref_logprobs = token_logprobs(ref_logits, ids, temperature)
+        if kl_penalty == "full":
+            kl = full_kl(logits, ref_logits, temperature)
+        else:
+            kl = kl_estimate(logprobs, ref_logprobs, kl_penalty)
+        parts.append((logprobs, entropies, ref_logprobs, kl))
+    logprobs, entropies, ref_logprobs, kl = (torch.cat(column) for column in zip(*parts, strict=True))
+    values, last_values = models.values(critic[rows.predicted_at]), models.values(critic[rows.ends])
+    return _Seen(logprobs, entropies, ref_logprobs, kl, values, last_values)
 
 
 def _pad(rows: list[list[int]], device: torch.device, *, left: bool = False) -> tuple[Tensor, Tensor]:

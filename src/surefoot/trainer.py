@@ -24,6 +24,7 @@ from surefoot.prompts import PromptOrder
 from surefoot.recorder import Recorder, sample_records
 from surefoot.rewards import RewardMix, make_reward
 from surefoot.rollout import Response, collect
+from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, free_memory_bytes, peak_memory_gib
 from surefoot.saving import save_critic, save_policy
 from surefoot.setup import (
@@ -42,7 +43,7 @@ from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statist
 from surefoot.stopping import StopRules
 from surefoot.tracking import RunFolder
 from surefoot.types import Experience, Prompt, Rollout, StepStats
-from surefoot.update import update
+from surefoot.update import first_minibatch, update
 
 __all__ = ["Callback", "Evaluation", "PPOTrainer", "TrainResult"]
 
@@ -214,7 +215,11 @@ class PPOTrainer:
         check_context(ids, [len(a.ids) for a in answers], self.context)
         raw = scores_of(scores, answers).to(self.models.device)
 
-        rollout = self._collect(ids, answers)
+        passes = passes_of(c, self._max_tokens(), critic_only=self.steps_done < c.critic_warmup_steps)
+        seed = derive_seed(c.seed, "order", self.steps_done)
+        totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
+        first = first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
+        rollout, fresh = self._collect(ids, answers, keep=first)
         if c.overlong_filter:
             counted = rollout.response_mask & ~rollout.truncated[:, None]
             rollout = dataclasses.replace(rollout, response_mask=counted)
@@ -241,9 +246,10 @@ class PPOTrainer:
             self.optimizer,
             experience,
             losses_of(c, prices.kl_coef),
-            passes_of(c, self._max_tokens(), critic_only=self.steps_done < c.critic_warmup_steps),
-            generator=torch.Generator().manual_seed(derive_seed(c.seed, "order", self.steps_done)),
+            passes,
+            seed=seed,
             runtime=self.runtime,
+            fresh=fresh,
         )
         laps.mark("time/ppo/optimize_step")
         stats = step_statistics(experience, shaped, done, prices, self.runtime)
@@ -310,7 +316,7 @@ class PPOTrainer:
         responses = [
             Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
         ]
-        rollout = self._collect([list(p.token_ids) for p in mine], responses)
+        rollout, _ = self._collect([list(p.token_ids) for p in mine], responses)
         records = sample_records(self.steps_done, mine, answers, scored, rollout)
         samples = self.runtime.gather(records)
         return Evaluation(self.steps_done, self.episodes_done, evaluation_metrics(samples), samples)
@@ -342,17 +348,11 @@ class PPOTrainer:
             save_critic(self.models, Path(path).parent / "critic")
 
     # ------------------------------------------------------------------------------------- parts
-    def _collect(self, ids: Sequence[Sequence[int]], responses: Sequence[Response]) -> Rollout:
+    def _collect(
+        self, ids: Sequence[Sequence[int]], responses: Sequence[Response], keep: Sequence[int] = ()
+    ) -> tuple[Rollout, Fresh | None]:
         c = self.config
-        return collect(
-            self.models,
-            ids,
-            responses,
-            temperature=c.temperature,
-            kl_penalty=c.kl_penalty,
-            max_rows=c.mini_batch_size,
-            max_tokens=self._max_tokens(),
-        )
+        return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
 
     def _max_tokens(self) -> int | None:
         limit = self.config.max_tokens_per_microbatch

@@ -2,16 +2,20 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from surefoot.models import ActorCritic, Rows, join_rows
-from surefoot.ops.batching import microbatches
+from surefoot.models import ActorCritic
+from surefoot.ops.batching import microbatches, pieces
 from surefoot.ops.kl import kl_estimate
+from surefoot.ops.logprobs import logprobs_and_entropies
 from surefoot.ops.loss import policy_loss, value_loss
+from surefoot.ops.masking import length_mask
+from surefoot.rows import Fresh, Rows, join_rows
 from surefoot.runtime import Runtime
 from surefoot.types import Experience, UpdateStats
 
@@ -59,20 +63,24 @@ def update(
     losses: Losses,
     passes: Passes,
     *,
-    generator: torch.Generator,
+    seed: int,
     runtime: Runtime,
+    fresh: Fresh | None = None,
 ) -> UpdateStats:
-    """Several epochs of minibatches, each in a fresh order, until they are done or the policy has moved far enough."""
-    job = _Update(models, optimizer, experience, losses, passes, runtime)
+    """Several epochs of minibatches, each in a fresh order, until they are done or the policy has moved far enough.
+
+    `fresh` is a pass over the rows of the first minibatch by the policy as it is now, which then is not repeated.
+    """
+    job = _Update(models, optimizer, experience, losses, passes, runtime, fresh)
     offset, total = runtime.offset(len(experience.rewards))
+    orders = _orders(total, seed)
     stopped = False
     with models.training():
         for _ in range(passes.epochs):
             for epoch in range(passes.critic_epochs):
-                order = torch.randperm(total, generator=generator).tolist()
+                order = next(orders)
                 for start in range(0, total, passes.rows_per_step):
-                    mine = [i - offset for i in order[start : start + passes.rows_per_step]]
-                    rows = [i for i in mine if 0 <= i < len(experience.rewards)]
+                    rows = _local(order[start : start + passes.rows_per_step], offset, len(experience.rewards))
                     if epoch > 0 or passes.critic_only:
                         job.critic_minibatch(rows)
                     elif not job.minibatch(rows):
@@ -81,6 +89,52 @@ def update(
                 if stopped:
                     return job.stats(early_stopped=True)
     return job.stats(early_stopped=False)
+
+
+def first_minibatch(totals: Sequence[int], passes: Passes, *, seed: int, runtime: Runtime) -> list[int]:
+    """The rows that `update` begins with, where they fit into a single pass of the policy; else none.
+
+    `totals` are the tokens of each row of this process.
+    """
+    offset, total = runtime.offset(len(totals))
+    rows = _local(next(_orders(total, seed))[: passes.rows_per_step], offset, len(totals))
+    cut = microbatches([totals[i] for i in rows], max_rows=passes.max_rows, max_tokens=passes.max_tokens)
+    return rows if len(cut) == 1 and not passes.critic_only else []
+
+
+def _orders(total: int, seed: int) -> Iterator[list[int]]:
+    """The order of the rows of all processes in one epoch after another."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randperm(total, generator=generator).tolist()
+
+
+def _local(rows: Sequence[int], offset: int, count: int) -> list[int]:
+    """Which of some rows of all processes are this process's, numbered from its first."""
+    return [i - offset for i in rows if offset <= i < offset + count]
+
+
+class _Tokens(NamedTuple):
+    """What an update needs to know about each response token of a pass, row by row."""
+
+    ids: Tensor
+    mask: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def at(self, piece: slice) -> "_Tokens":
+        return _Tokens(*(column[piece] for column in self))
+
+
+class _Part(NamedTuple):
+    """The rows of one pass; `states` are the policy's where they are known already."""
+
+    rows: Rows
+    tokens: _Tokens
+    states: Tensor | None
 
 
 class _Update:
@@ -94,9 +148,10 @@ class _Update:
         losses: Losses,
         passes: Passes,
         runtime: Runtime,
+        fresh: Fresh | None,
     ) -> None:
         self.models, self.optimizer, self.experience = models, optimizer, experience
-        self.losses, self.passes, self.runtime = losses, passes, runtime
+        self.losses, self.passes, self.runtime, self.fresh = losses, passes, runtime, fresh
         self.policy_parameters = models.policy_parameters()
         self.critic_parameters = models.critic_parameters()
         self.sums: dict[str, float] = defaultdict(float)
@@ -113,10 +168,10 @@ class _Update:
             self.skipped += 1
             return True
         sums: dict[str, Tensor] = {}
-        for part, group in self._cut(rows):
-            self._policy_backward(part, group, tokens, sums)
+        for part in self._cut(rows):
+            self._policy_backward(part, tokens, sums)
             if not self.models.shares_trunk:
-                self._critic_backward(part, group, tokens, sums)
+                self._critic_backward(part, tokens, sums)
         means = self._means(sums, tokens)
         self.first = self.first or means
         if self.passes.early_stop_kl is not None and means["kl_k3"] > self.passes.early_stop_kl:
@@ -137,54 +192,59 @@ class _Update:
             self.skipped += 1
             return
         sums: dict[str, Tensor] = {}
-        for part, group in self._cut(rows):
-            self._critic_backward(part, group, tokens, sums)
+        for part in self._cut(rows):
+            self._critic_backward(part, tokens, sums)
         means = self._means(sums, tokens)
         if self.passes.critic_only:
             self._record(means)
         self._step(self.critic_parameters)
 
-    def _policy_backward(self, part: Rows, group: list[int], tokens: float, sums: dict[str, Tensor]) -> None:
-        """Adds the gradient of the policy's loss, and of the critic's where one pass gives both."""
-        c, batch = self.losses, self.experience
-        width = part.present.shape[1]
-        mask = batch.rollout.response_mask[group, :width]
-        outputs = self.models.evaluate(part, c.temperature, entropy_gradient=c.entropy_coef != 0)
-        loss, seen = policy_loss(
-            outputs.logprobs,
-            batch.rollout.old_logprobs[group, :width],
-            batch.advantages[group, :width],
-            mask,
-            c.clip_low,
-            c.clip_high,
-            c.dual_clip,
-        )
-        entropy = torch.where(mask, outputs.entropies, 0).sum()
-        _add(sums, policy_loss=loss, entropy=entropy, **seen._asdict())
-        total = loss - c.entropy_coef * entropy
-        if c.kl_coef:
-            k2 = kl_estimate(outputs.logprobs, batch.rollout.ref_logprobs[group, :width], "k2")
-            total = total + c.kl_coef * torch.where(mask, k2, 0).sum()
-        if self.models.shares_trunk:
-            total = total + c.vf_coef * self._value_loss(outputs.values, group, width, sums)
-        (total / tokens).backward()
+    def _policy_backward(self, part: _Part, tokens: float, sums: dict[str, Tensor]) -> None:
+        """Adds the gradient of the policy's loss, and of the critic's where one pass gives both.
 
-    def _critic_backward(self, part: Rows, group: list[int], tokens: float, sums: dict[str, Tensor]) -> None:
+        States meet the vocabulary some at a time, each piece going backward at once; one backward pass of the trunk
+        then takes the gradients of all of them.
+        """
+        states = self.models.states(part.rows) if part.states is None else part.states
+        states = states[part.rows.predicted_at]
+        gradients = torch.empty_like(states)
+        for piece in pieces(len(states), self.models.states_per_piece):
+            leaf = states[piece].detach().requires_grad_()
+            loss = self._policy_loss(leaf, part.tokens.at(piece), sums)
+            if self.models.shares_trunk:
+                loss = loss + self.losses.vf_coef * self._value_loss(leaf, part.tokens.at(piece), sums)
+            (loss / tokens).backward()
+            assert leaf.grad is not None
+            gradients[piece] = leaf.grad
+        if states.requires_grad:
+            states.backward(gradients)
+
+    def _policy_loss(self, states: Tensor, seen: _Tokens, sums: dict[str, Tensor]) -> Tensor:
+        c = self.losses
+        logprobs, entropies = logprobs_and_entropies(self.models.logits(states), seen.ids, c.temperature)
+        loss, diagnostics = policy_loss(
+            logprobs, seen.old_logprobs, seen.advantages, seen.mask, c.clip_low, c.clip_high, c.dual_clip
+        )
+        entropy = torch.where(seen.mask, entropies, 0).sum()
+        _add(sums, policy_loss=loss, entropy=entropy, **diagnostics._asdict())
+        if c.entropy_coef:
+            loss = loss - c.entropy_coef * entropy
+        if c.kl_coef:
+            k2 = kl_estimate(logprobs, seen.ref_logprobs, "k2")
+            loss = loss + c.kl_coef * torch.where(seen.mask, k2, 0).sum()
+        return loss
+
+    def _critic_backward(self, part: _Part, tokens: float, sums: dict[str, Tensor]) -> None:
         """Adds the gradient of a pass of the critic alone."""
         with self.models.critic_pass():
-            loss = self._value_loss(self.models.values(part), group, part.present.shape[1], sums)
+            states = self.models.critic_states(part.rows)[part.rows.predicted_at]
+            loss = self._value_loss(states, part.tokens, sums)
             (self.losses.vf_coef * loss / tokens).backward()
 
-    def _value_loss(self, values: Tensor, group: list[int], width: int, sums: dict[str, Tensor]) -> Tensor:
-        rollout = self.experience.rollout
-        loss, seen = value_loss(
-            values[:, :width],
-            rollout.old_values[group, :width],
-            self.experience.returns[group, :width],
-            rollout.response_mask[group, :width],
-            self.losses.clip_value,
-        )
-        _add(sums, value_loss=loss, value_clipped=seen.clipped, value_error=seen.squared_error, value=seen.values)
+    def _value_loss(self, states: Tensor, seen: _Tokens, sums: dict[str, Tensor]) -> Tensor:
+        values = self.models.values(states)
+        loss, d = value_loss(values, seen.old_values, seen.returns, seen.mask, self.losses.clip_value)
+        _add(sums, value_loss=loss, value_clipped=d.clipped, value_error=d.squared_error, value=d.values)
         return loss
 
     # ------------------------------------------------------------------------------------- helpers
@@ -192,12 +252,31 @@ class _Update:
         """Counted tokens of the whole minibatch, over all its passes and all processes: the one denominator."""
         return float(self.runtime.all_sum(self.experience.rollout.response_mask[rows].sum().float()))
 
-    def _cut(self, rows: list[int]) -> Iterator[tuple[Rows, list[int]]]:
+    def _cut(self, rows: list[int]) -> Iterator[_Part]:
+        fresh, self.fresh = self.fresh, None
+        if fresh is not None and set(fresh.group) == set(rows):
+            yield _Part(fresh.rows, self._tokens(fresh.group), fresh.states)
+            return
         r = self.experience.rollout
         totals = (r.query_mask.sum(-1) + r.lengths)[rows].tolist()
         for positions in microbatches(totals, max_rows=self.passes.max_rows, max_tokens=self.passes.max_tokens):
             group = [rows[i] for i in positions]
-            yield join_rows(r.query_ids[group], r.query_mask[group], r.response_ids[group], r.lengths[group]), group
+            part = join_rows(r.query_ids[group], r.query_mask[group], r.response_ids[group], r.lengths[group])
+            yield _Part(part, self._tokens(group), None)
+
+    def _tokens(self, group: list[int]) -> _Tokens:
+        e, r = self.experience, self.experience.rollout
+        present = length_mask(r.lengths[group], r.response_ids.shape[1])
+        columns = (
+            r.response_ids,
+            r.response_mask,
+            r.old_logprobs,
+            r.ref_logprobs,
+            r.old_values,
+            e.advantages,
+            e.returns,
+        )
+        return _Tokens(*(column[group][present] for column in columns))
 
     def _means(self, sums: dict[str, Tensor], tokens: float) -> dict[str, float]:
         local = torch.stack([sums[name].double() for name in _NAMES if name in sums]) if sums else torch.zeros(0)

@@ -1,6 +1,7 @@
 """How rows are cut into passes. The cut never changes a result, only time and memory."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def microbatches(
@@ -23,3 +24,10 @@ def microbatches(
             groups.append(group)
         group.append(row)
     return groups
+
+
+def pieces(count: int, size: int) -> list[slice]:
+    """Cuts `count` things into as few pieces of at most `size` as possible, all about equally long."""
+    number = -(-count // size)
+    bounds = [count * i // number for i in range(number + 1)] if number else [0]
+    return [slice(a, b) for a, b in pairwise(bounds)]

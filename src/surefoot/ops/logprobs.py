@@ -3,9 +3,13 @@
 Legend: `*N` any leading shape, `V` vocabulary.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+_RULED_OUT = -1e30  # log-probability of a token whose logit is -inf
 
 
 def token_logprobs(
@@ -21,3 +25,46 @@ def entropy(logits: Float[Tensor, "*N V"], temperature: float = 1.0) -> Float[Te
     scaled = logits.float() / temperature
     probabilities = scaled.softmax(-1)
     return scaled.logsumexp(-1) - (probabilities * torch.where(probabilities > 0, scaled, 0)).sum(-1)
+
+
+def logprobs_and_entropies(
+    logits: Float[Tensor, "*N V"], ids: Int[Tensor, "*N"], temperature: float = 1.0
+) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N"]]:
+    """`token_logprobs` and `entropy` from one look at the logits; going backward takes one tensor of their size."""
+    logprobs, entropies = _Read.apply(logits, ids, temperature)
+    return logprobs, entropies
+
+
+class _Read(torch.autograd.Function):
+    """With l = log softmax(z / T), p = exp l, H = entropy: dl[id]/dz = (1[id] - p) / T and dH/dz = -p (l + H) / T."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        log_softmax = _log_softmax(logits, temperature)
+        entropies = -(log_softmax.exp() * log_softmax).sum(-1)
+        ctx.save_for_backward(logits, ids, entropies)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return log_softmax.gather(-1, ids.unsqueeze(-1)).squeeze(-1), entropies
+
+    @staticmethod
+    def backward(ctx: Any, d_logprobs: Tensor | None, d_entropies: Tensor | None) -> tuple[Tensor | None, None, None]:
+        logits, ids, entropies = ctx.saved_tensors
+        grad = _log_softmax(logits, ctx.temperature)
+        if d_entropies is None:
+            if d_logprobs is None:
+                return None, None, None
+            grad.exp_().mul_(-d_logprobs.unsqueeze(-1))
+        else:
+            weight = (grad + entropies.unsqueeze(-1)).mul_(d_entropies.unsqueeze(-1))
+            weight += 0 if d_logprobs is None else d_logprobs.unsqueeze(-1)
+            grad.exp_().mul_(-weight)
+        if d_logprobs is not None:
+            grad.scatter_add_(-1, ids.unsqueeze(-1), d_logprobs.unsqueeze(-1))
+        return grad.div_(ctx.temperature).to(logits.dtype), None, None
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """In float32; a token that is ruled out (logit -inf) gets a finite number, so that 0 times it is 0."""
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
+    return scaled.log_softmax(-1).clamp_(min=_RULED_OUT)

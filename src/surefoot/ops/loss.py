@@ -1,7 +1,7 @@
 """The clipped losses of PPO (Schulman et al. 2017), as sums over tokens, with what is worth knowing about them.
 
 Sums, not means: the caller divides by the counted tokens of the whole optimizer step, over all micro-batches and
-processes, so that how a batch is cut never changes its gradient. Legend: `B` responses, `R` response length.
+processes, so that how a batch is cut never changes its gradient. Legend: `*shape` any shape, the same for all.
 """
 
 from typing import NamedTuple
@@ -30,10 +30,10 @@ class ValueDiagnostics(NamedTuple):
 
 
 def policy_loss(
-    logprobs: Float[Tensor, "B R"],
-    old_logprobs: Float[Tensor, "B R"],
-    advantages: Float[Tensor, "B R"],
-    mask: Bool[Tensor, "B R"],
+    logprobs: Float[Tensor, "*shape"],
+    old_logprobs: Float[Tensor, "*shape"],
+    advantages: Float[Tensor, "*shape"],
+    mask: Bool[Tensor, "*shape"],
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float | None = None,
@@ -66,10 +66,10 @@ def policy_loss(
 
 
 def value_loss(
-    values: Float[Tensor, "B R"],
-    old_values: Float[Tensor, "B R"],
-    returns: Float[Tensor, "B R"],
-    mask: Bool[Tensor, "B R"],
+    values: Float[Tensor, "*shape"],
+    old_values: Float[Tensor, "*shape"],
+    returns: Float[Tensor, "*shape"],
+    mask: Bool[Tensor, "*shape"],
     clip_range: float | None = 0.2,
 ) -> tuple[Float[Tensor, ""], ValueDiagnostics]:
     """Sum over tokens of 0.5 max((V - G)^2, (clip(V, V_old - c, V_old + c) - G)^2); None for c: no clipping.

@@ -1,0 +1,152 @@
+"""A language model taken apart: a trunk that gives every token a state, and a head that reads states as logits.
+
+Taken apart, only the states that predict a response token meet the vocabulary, some at a time, and the rows of a pass
+need no padding. No family of models is known by name: whether a model can be run that way is tried once, on a few
+tokens, against the model's own forward pass.
+
+Legend: `T` tokens of all rows of a pass, `n` any number of states, `H` hidden width, `V` vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from surefoot.attention import packed_attention
+from surefoot.rows import Rows
+
+_TRIED = 8  # tokens of the trial
+
+
+class Trunk:
+    """The transformer below a model's head, adapters inside it included."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.packs = False
+        self.packs = self._can_pack()
+
+    def states(self, rows: Rows) -> Float[Tensor, "T H"]:
+        """The last hidden state of every token. Rows of different lengths lie end to end where the model can do it."""
+        if self.packs and len(set(rows.lengths)) > 1:
+            return self._end_to_end(rows)
+        ids, mask = rows.padded()
+        states: Tensor = self.module(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        return states[mask]
+
+    def packing(self) -> AbstractContextManager[Any]:
+        """The context in which rows may lie end to end, to stay in for the backward pass of recomputed activations."""
+        return packed_attention(self.module) if self.packs else nullcontext()
+
+    def _end_to_end(self, rows: Rows) -> Float[Tensor, "T H"]:
+        with packed_attention(self.module):
+            output = self.module(
+                input_ids=rows.ids[None], position_ids=rows.positions[None], row_lengths=rows.lengths, use_cache=False
+            )
+        states: Tensor = output.last_hidden_state
+        return states.squeeze(0)
+
+    @torch.no_grad()
+    def _can_pack(self) -> bool:
+        """Whether two rows end to end give what they give in a rectangle, on a device where that pays."""
+        device = next(self.module.parameters()).device
+        if device.type != "cpu" or self.module.config._attn_implementation != "sdpa":
+            return False
+        rows = _trial_rows((3, _TRIED - 3), device)
+        try:
+            packed = self._end_to_end(rows)
+        except (TypeError, ValueError, RuntimeError):  # it takes no positions, no lengths, or only one row at a time
+            return False
+        return _same(packed, self.states(rows))
+
+
+class Head:
+    """What a causal language model makes of its trunk's states: output matrix, scaling, cap and all."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = base_of(model)
+        self._trunk = trunk_of(model)
+        self._read = self._way()
+
+    def __call__(self, states: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
+        """Logits of the token after each state."""
+        return self._read(states)
+
+    def _through_the_model(self, states: Tensor) -> Tensor:
+        """The model's own forward pass, with states put where its trunk would have made them."""
+        ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+        with _giving(self._trunk, self._output_type, states):
+            logits: Tensor = self._model(input_ids=ids, use_cache=False).logits
+        return logits.squeeze(0)
+
+    def _output_matrix(self, states: Tensor) -> Tensor:
+        logits: Tensor = self._model.get_output_embeddings()(states)
+        return logits
+
+    @torch.no_grad()
+    def _way(self) -> Callable[[Tensor], Tensor]:
+        """The first of the ways that gives the model's own logits.
+
+        Raises:
+            ValueError: none does.
+        """
+        ids = _trial_rows((_TRIED,), next(self._trunk.parameters()).device).ids[None]
+        output = self._trunk(input_ids=ids, use_cache=False)
+        self._output_type = type(output)
+        states, wanted = output.last_hidden_state[0], self._model(input_ids=ids, use_cache=False).logits[0]
+        for way in (self._through_the_model, self._output_matrix):
+            if _same(way(states), wanted):
+                return way
+        raise ValueError(
+            f"model is a {type(self._model).__name__}, whose logits are not a function of its trunk's last states; it "
+            "is not supported"
+        )
+
+
+@contextmanager
+def _giving(trunk: nn.Module, output_type: Callable[..., Any], states: Tensor) -> Iterator[None]:
+    """While active, the trunk returns `states`, whatever it is called with."""
+    output = output_type(last_hidden_state=states[None])
+    trunk.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        del trunk.forward
+
+
+def _trial_rows(lengths: tuple[int, ...], device: torch.device) -> Rows:
+    each = [torch.arange(n, device=device) for n in lengths]
+    nothing = torch.zeros(0, dtype=torch.long, device=device)
+    ids = torch.arange(sum(lengths), device=device)
+    return Rows(ids, torch.cat(each), lengths, nothing, nothing, torch.tensor(lengths, device=device).cumsum(0) - 1)
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    """Equal but for rounding: within a thousandth of the largest number, or a few roundings of a half precision."""
+    tolerance = max(1e-3, 8 * float(torch.finfo(y.dtype).eps)) * float(y.abs().max())
+    return x.shape == y.shape and bool(torch.allclose(x, y, rtol=0, atol=tolerance))
+
+
+# ---------------------------------------------------------------------------------------------- parts of models
+def base_of(model: Any) -> Any:
+    """The transformers model inside an adapter's wrapper; any other model is itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
+def trunk_of(model: Any) -> nn.Module:
+    """The transformer below a model's head; adapters inside it stay in it."""
+    base = base_of(model)
+    prefix = getattr(base, "base_model_prefix", "")
+    trunk: nn.Module = getattr(base, prefix, base) if prefix else base
+    return trunk
+
+
+def hidden_size_of(model: Any) -> int:
+    """Width of the last hidden state."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    width = getattr(head, "in_features", None) or config.hidden_size
+    return int(width)
