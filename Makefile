@@ -11,7 +11,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-quick test check clean distclean
+.PHONY: help install demo demo-quick test check bench bench-quick bench-micro bench-neutral clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -47,9 +47,31 @@ check: $(VENV)/.demo ## everything that must hold: format, lint, types, import c
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(ARGS)
 
+# The peer's packages contradict ours (another TRL), so they get an environment of their own; all versions are pinned.
+PEER := benchmarks/.peer
+$(PEER)/.installed: benchmarks/requirements-peer.txt
+	test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	$(PEER)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	touch $@
+
+bench: $(VENV)/.installed $(PEER)/.installed ## time and memory beside TRL's PPO; writes docs/speed.md (half an hour, quiet)
+	$(BIN)/python -m benchmarks.run --save $(ARGS)
+	$(BIN)/python -m benchmarks.report
+
+bench-quick: $(VENV)/.installed $(PEER)/.installed ## the same on a toy model, to see that it works; writes nothing
+	$(BIN)/python -m benchmarks.run --quick $(ARGS)
+
+bench-micro: $(VENV)/.installed ## the operations and the sampler alone, under pytest-benchmark
+	$(BIN)/python -m pytest benchmarks/micro -o addopts=--import-mode=importlib --benchmark-columns=min,median,stddev $(ARGS)
+
+BASE ?= HEAD
+bench-neutral: $(VENV)/.installed ## whether the working tree still computes what BASE (default HEAD) does, bit for bit
+	$(BIN)/python -m benchmarks.neutral $(BASE)
+
 clean: ## removes caches and build products
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## removes the virtual environment as well
-	rm -rf $(VENV)
+distclean: clean ## removes the virtual environments as well
+	rm -rf $(VENV) $(PEER)
