@@ -80,6 +80,7 @@ PPO for RLHF in small, sure steps.
   init          write a settings file to start from, with example prompts and a reward
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
+  serve-reward  give a reward's scores to other programs, over HTTP
   report        write the report page of a run
   env           versions and hardware, to paste into an issue
 
@@ -283,6 +284,33 @@ surefoot reward-test --reward judge.py:score --dataset answers.jsonl -n 4
 """
 
 
+def serve_reward(arguments: Sequence[str]) -> int:
+    """`surefoot serve-reward`: rewards behind HTTP until Ctrl-C or SIGTERM; what was asked by then is answered."""
+    summary = "Gives a reward's scores to other programs, over HTTP in OpenRLHF's protocol."
+    parser = Parser("serve-reward", summary, "REWARD [--port N] [--host H --token-env NAME]", _SERVE_EXAMPLES)
+    parser.add_argument("reward", nargs="+", metavar="REWARD", help="what the option reward takes; several: summed")
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen at [127.0.0.1]")
+    parser.add_argument("--port", type=int, default=5000, metavar="N", help="port; 0 takes a free one [5000]")
+    parser.add_argument("--token-env", metavar="NAME", help="variable with the token that requests must carry")
+    given = parser.read(arguments)
+    with _usage_errors():
+        from surefoot.rewards import make_reward
+        from surefoot.rewards.transport import token_from
+        from surefoot.serve import RewardServer
+
+        server = RewardServer(make_reward(given.reward), given.host, given.port, token_from(given.token_env))
+    print(f"serving  {', '.join(server.reward.rewards)}\nready    openrlhf+{server.url}", flush=True)
+    server.serve_until_signalled()
+    print("stopped")
+    return EXIT_OK
+
+
+_SERVE_EXAMPLES = """
+surefoot serve-reward ./reward-model
+surefoot serve-reward judge.py:score --host 0.0.0.0 --token-env RM_TOKEN
+"""
+
+
 def report(arguments: Sequence[str]) -> int:
     """`surefoot report`: the page of a run, made anew from its files."""
     parser = Parser("report", "Writes the report page of a run.", "RUN", "surefoot report runs/first")
@@ -314,6 +342,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "init": init,
     "demo": demo,
     "reward-test": reward_test,
+    "serve-reward": serve_reward,
     "report": report,
     "env": env,
 }

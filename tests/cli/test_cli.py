@@ -71,14 +71,26 @@ def test_version(capsys):
     [
         (["pop"], "unknown command 'pop'; did you mean `surefoot ppo`?"),
         (["rewardtest"], "unknown command 'rewardtest'; did you mean `surefoot reward-test`?"),
-        (["xyzzy"], "unknown command 'xyzzy'; there are ppo, init, demo, reward-test, report, env"),
-        (["--config", "run.yaml"], "unknown command '--config'; there are ppo, init, demo, reward-test, report, env"),
+        (["xyzzy"], "unknown command 'xyzzy'; there are ppo, init, demo, reward-test, serve-reward, report, env"),
+        (
+            ["--config", "run.yaml"],
+            "unknown command '--config'; there are ppo, init, demo, reward-test, serve-reward, report, env",
+        ),
         (["ppo", "--seed", "x"], "--seed: seed='x' must be a whole number"),
         (["ppo", "--config", "no.yaml"], "no.yaml: no such file; `surefoot init no.yaml` writes one to start from"),
         (["ppo", "--resume", "nowhere"], "--resume nowhere: no run folder, it has no config.yaml"),
         (["report", "nowhere"], "nowhere is no run folder: it has no metrics.jsonl"),
         (["reward-test"], "reward and dataset are needed: give them, or a --config that names them"),
         (["reward-test", "--reward", "a.py:b", "--dataset", "x", "-n", "0"], "-n 0: at least one row is needed"),
+        (["serve-reward"], "the following arguments are required: REWARD"),
+        (
+            ["serve-reward", "builtins:len", "--host", "0.0.0.0"],
+            "host='0.0.0.0' can be reached from other machines: give token_env as well",
+        ),
+        (
+            ["serve-reward", "builtins:len", "--token-env", "NO_SUCH"],
+            "token_env='NO_SUCH': that environment variable is empty or not set",
+        ),
         (["demo", "--sed", "1"], "unknown option --sed; did you mean --seed?"),
         (["init", "run.toml"], "run.toml: the settings are written as YAML, so the name ends in .yaml"),
         (["env", "--verbose"], "unknown option --verbose; see `surefoot env --help`"),
