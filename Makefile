@@ -38,14 +38,14 @@ demo-quick: $(VENV)/.installed ## the same on a toy model, in two minutes
 	$(BIN)/surefoot demo --quick $(ARGS)
 
 test: $(VENV)/.installed ## the quick tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow and not demo" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow and not demo and not soak" $(ARGS)
 
 check: $(VENV)/.demo ## everything that must hold: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not soak" $(ARGS)
 
 # The peer's packages contradict ours (another TRL), so they get an environment of their own; all versions are pinned.
 PEER := benchmarks/.peer
