@@ -61,7 +61,7 @@ def updated(make_model, change):
     trainer.optimizer.param_groups[0]["lr"] = 0.05
     stats = update(
         trainer.models, trainer.optimizer, change(trainer.last_experience), Losses(entropy_coef=0.01, kl_coef=0.1),
-        Passes(epochs=2, rows_per_step=8, max_rows=8), generator=torch.Generator().manual_seed(0), runtime=Runtime(),
+        Passes(epochs=2, rows_per_step=8, max_rows=8), seed=0, runtime=Runtime(),
     )  # fmt: skip
     return start, weights(trainer), stats
 

@@ -67,3 +67,40 @@ def test_the_gradient_of_a_log_probability_is_one_hot_minus_the_distribution():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().requires_grad_()
     ops.token_logprobs(logits, torch.tensor([2])).sum().backward()
     close(logits.grad, torch.tensor([[-0.5, -0.3, 0.8]]))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("ruled_out", [False, True])
+def test_one_look_at_the_logits_gives_both_numbers_and_both_gradients(temperature, ruled_out):
+    generator = torch.Generator().manual_seed(3)
+    logits = 3 * torch.randn(5, 11, generator=generator)
+    ids = torch.randint(0, 7, (5,), generator=generator)
+    if ruled_out:
+        logits[:, 8:] = -math.inf
+    weight, other = torch.randn(2, 5, generator=generator)
+
+    def run(read):
+        leaf = logits.clone().requires_grad_()
+        logprobs, entropies = read(leaf)
+        (weight * logprobs + other * entropies).sum().backward()
+        return logprobs.detach(), entropies.detach(), leaf.grad
+
+    def plainly(x):
+        x = (x[:, :8] if ruled_out else x) / temperature
+        p = x.double().softmax(-1)
+        return p.log().gather(-1, ids[:, None]).squeeze(-1), -(p * p.log()).sum(-1)
+
+    seen = run(lambda x: ops.logprobs_and_entropies(x, ids, temperature))
+    expected = run(plainly)
+    for mine, theirs in zip(seen, expected, strict=True):
+        close(mine.float(), theirs.float(), 1e-5)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_either_gradient_alone_is_right(which):
+    logits, ids = torch.tensor([[0.3, -1.0, 2.0]]), torch.tensor([1])
+    leaf, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ops.logprobs_and_entropies(leaf, ids)[which].sum().backward()
+    p = plain.log_softmax(-1)
+    (p[:, 1] if which == 0 else -(p.exp() * p)).sum().backward()
+    close(leaf.grad, plain.grad, 1e-6)

@@ -50,7 +50,7 @@ def models():
 def rollout_of(models, kl_penalty):
     end = GOLDEN["eos_token_id"]
     responses = [Response(ids, [True] * len(ids), (), ids[-1] != end) for ids in GOLDEN["responses"]]
-    return collect(models, GOLDEN["queries"], responses, kl_penalty=kl_penalty, max_rows=3)
+    return collect(models, GOLDEN["queries"], responses, kl_penalty=kl_penalty, max_tokens=40)[0]
 
 
 def experience_of(models, recorded):

@@ -3,7 +3,7 @@
 from surefoot.ops.batching import microbatches
 from surefoot.ops.gae import gae, length_adaptive_lam
 from surefoot.ops.kl import full_kl, kl_estimate, token_rewards
-from surefoot.ops.logprobs import entropy, token_logprobs
+from surefoot.ops.logprobs import entropy, logprobs_and_entropies, token_logprobs
 from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import eos_mask, length_mask, masked_mean, masked_moments, masked_scale, masked_whiten
 from surefoot.ops.seeds import derive_seed
@@ -17,6 +17,7 @@ __all__ = [
     "kl_estimate",
     "length_adaptive_lam",
     "length_mask",
+    "logprobs_and_entropies",
     "masked_mean",
     "masked_moments",
     "masked_scale",

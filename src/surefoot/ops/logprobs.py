@@ -15,9 +15,8 @@ _RULED_OUT = -1e30  # log-probability of a token whose logit is -inf
 def token_logprobs(
     logits: Float[Tensor, "*N V"], ids: Int[Tensor, "*N"], temperature: float = 1.0
 ) -> Float[Tensor, "*N"]:
-    """log softmax(logits / temperature)[ids], in float32, without keeping a second vocabulary-sized tensor."""
-    scaled = logits.float() / temperature
-    return scaled.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
+    """log softmax(logits / temperature)[ids], in float32."""
+    return _log_softmax(logits, temperature).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
 def entropy(logits: Float[Tensor, "*N V"], temperature: float = 1.0) -> Float[Tensor, "*N"]:
@@ -40,7 +39,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        log_softmax = _log_softmax(logits, temperature)
+        log_softmax = _log_softmax(logits, temperature).clamp_(min=_RULED_OUT)  # 0 times it is 0, not NaN
         entropies = -(log_softmax.exp() * log_softmax).sum(-1)
         ctx.save_for_backward(logits, ids, entropies)
         ctx.temperature = temperature
@@ -50,7 +49,7 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_logprobs: Tensor | None, d_entropies: Tensor | None) -> tuple[Tensor | None, None, None]:
         logits, ids, entropies = ctx.saved_tensors
-        grad = _log_softmax(logits, ctx.temperature)
+        grad = _log_softmax(logits, ctx.temperature).clamp_(min=_RULED_OUT)
         if d_entropies is None:
             if d_logprobs is None:
                 return None, None, None
@@ -65,6 +64,5 @@ class _Read(torch.autograd.Function):
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """In float32; a token that is ruled out (logit -inf) gets a finite number, so that 0 times it is 0."""
     scaled = logits.float() if temperature == 1 else logits.float() / temperature
-    return scaled.log_softmax(-1).clamp_(min=_RULED_OUT)
+    return scaled.log_softmax(-1)
