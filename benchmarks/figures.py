@@ -44,12 +44,16 @@ def memory_ratio(results: Results, workload: str, setting: str) -> float | None:
     return None if ratio is None else 1 / ratio
 
 
-def slowdown(results: Results, workload: str, side: str = "surefoot") -> float | None:
+def slowdown(results: Results, workload: str, side: str = "surefoot", waiting: str = "") -> float | None:
     """Seconds beside a busy process divided by seconds without one."""
-    runs = [r for r in results["runs"] if (r["part"], r["workload"], r["side"]) == ("busy", workload, side)]
-    quiet = median([r for r in runs if not r["neighbour"]], "seconds")
-    beside = median([r for r in runs if r["neighbour"]], "seconds")
+    quiet, beside = (busy_seconds(results, workload, side, waiting, neighbour) for neighbour in (False, True))
     return None if quiet is None or beside is None else beside / quiet
+
+
+def busy_seconds(results: Results, workload: str, side: str, waiting: str, neighbour: bool) -> float | None:
+    """Seconds of an iteration of the part "busy", with or without the busy process."""
+    wanted = {"part": "busy", "workload": workload, "side": side, "waiting": waiting, "neighbour": neighbour}
+    return median([run for run in results["runs"] if all(run[k] == v for k, v in wanted.items())], "seconds")
 
 
 # ---------------------------------------------------------------------------------------------- operations
@@ -66,6 +70,11 @@ def operations_of(workload: str, setting: str) -> Operations:
     )
 
 
+def precision_of(workload: str, setting: str) -> str:
+    """The arithmetic of our passes: bfloat16 where it was chosen, and on a GPU."""
+    return "bf16" if setting == "bf16" or WORKLOADS[workload].device == "cuda" else "fp32"
+
+
 def share_of_rate(results: Results, workload: str, setting: str, stage: str) -> float | None:
     """Useful operations a second as a part of the machine's matmul rate in the setting's precision.
 
@@ -74,7 +83,7 @@ def share_of_rate(results: Results, workload: str, setting: str, stage: str) -> 
     rates, runs = results["matmul"].get(workload), runs_of(results, workload, setting)
     if not rates or not runs:
         return None
-    precision = "bf16" if setting == "bf16" or WORKLOADS[workload].device == "cuda" else "fp32"
+    precision = precision_of(workload, setting)
     rate = max(rates[precision], rates[f"square_{precision}"])
     seconds = median(runs, "seconds" if stage == "iteration" else stage)
     return getattr(operations_of(workload, setting), stage) / (seconds or math.inf) / rate

@@ -14,6 +14,15 @@ ROOT = Path(__file__).parents[1]
 PEER = ROOT / "benchmarks" / ".peer" / "bin" / "python"
 
 
+WAITING: dict[str, dict[str, str]] = {
+    "": {},
+    "spinning": {"GOMP_SPINCOUNT": "300000"},
+    "asleep": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"},
+}
+"""How threads are told to wait for each other. Left alone, ours chooses by itself, and everything else spins: GNU's
+OpenMP turns 300000 times before it sleeps, so that "spinning" only keeps ours from choosing."""
+
+
 def environment(threads: int) -> dict[str, str]:
     """What every process is given: a thread count, no wait policy, no network."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_", "MKL_"))}

@@ -8,6 +8,9 @@ held in bfloat16. Everything else is the default of the product.
 import warnings
 from typing import Any
 
+from surefoot import PPOConfig, PPOTrainer, Prompt  # before torch, so that its choice about threads holds
+
+# isort: split
 import torch
 
 from benchmarks import machine
@@ -23,7 +26,6 @@ from benchmarks.workloads import (
     make_prompts,
     make_tokenizer,
 )
-from surefoot import PPOConfig, PPOTrainer, Prompt
 from surefoot.rewards import ModelReward
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -97,7 +99,7 @@ def main() -> None:
     args = option_parser(list(SETTINGS)).parse_args()
     w = WORKLOADS[args.workload]
     load_library()
-    base = machine.resident_bytes()
+    base = machine.resident_bytes() if w.device == "cpu" else 0
     side = Ours(w, args.setting)
     side.warm_up()
     iterations = [side.iterate() for _ in range(args.iterations or w.iterations)]

@@ -159,7 +159,7 @@ def main() -> None:
 
     w = WORKLOADS[args.workload]
     load_library()
-    base = machine.resident_bytes()
+    base = machine.resident_bytes() if w.device == "cpu" else 0
     side = Peer(w)
     side.warm_up()
     iterations = [side.iterate() for _ in range(args.iterations or w.iterations)]

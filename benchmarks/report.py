@@ -12,8 +12,10 @@ from benchmarks.figures import (
     BARS,
     Bar,
     Results,
+    busy_seconds,
     median,
     memory_ratio,
+    precision_of,
     runs_of,
     share_of_rate,
     slowdown,
@@ -114,7 +116,7 @@ def shares(results: Results) -> str:
         for _, setting, title in SIDES[1:]:
             if not runs_of(results, workload, setting):
                 continue
-            kind = "bf16" if setting == "bf16" else "fp32"
+            kind = precision_of(workload, setting)
             lines.append(
                 [
                     workload,
@@ -131,13 +133,21 @@ def shares(results: Results) -> str:
 
 
 def neighbours(results: Results) -> str:
-    """Slow-downs beside a busy process."""
+    """Seconds alone and beside a busy process, and their ratio."""
     names = list(dict.fromkeys(run["workload"] for run in results["runs"] if run["part"] == "busy"))
-    lines = [
-        [name, number(slowdown(results, name), unit="×"), number(slowdown(results, name, "trl"), unit="×")]
-        for name in names
-    ]
-    return table(["workload", "surefoot", "TRL 1.12.0"], lines)
+    columns = {
+        "surefoot": ("surefoot", ""),
+        "surefoot, threads spinning": ("surefoot", "spinning"),
+        "TRL 1.12.0": ("trl", ""),
+        "TRL 1.12.0, threads asleep": ("trl", "asleep"),
+    }
+
+    def cell(workload: str, side: str, waiting: str) -> str:
+        quiet, beside = (busy_seconds(results, workload, side, waiting, neighbour=n) for n in (False, True))
+        ratio = slowdown(results, workload, side, waiting)
+        return "-" if ratio is None else f"{quiet:.1f} s, {beside:.1f} s: {ratio:.1f}×"
+
+    return table(["workload", *columns], ([name, *(cell(name, *who) for who in columns.values())] for name in names))
 
 
 def samplers(results: Results) -> str:
@@ -164,9 +174,10 @@ def heading(results: Results) -> str:
     """What was measured, where and when."""
     m = results["machine"]
     device = m["gpu"] or f"{m['cpu']}, {m['cores']} cores"
+    without = "" if m["gpu"] else " There is no GPU in this machine, so the workload gpu was not run."
     return (
         f"{device}, {m['memory_gib']} GiB, {results['threads']} threads; Python {m['python']}, torch {m['torch']}, "
-        f"transformers {m['transformers']}, TRL 1.12.0; commit {results['commit']}, {results['date'][:10]}."
+        f"transformers {m['transformers']}, TRL 1.12.0; commit {results['commit']}, {results['date'][:10]}.{without}"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks import machine
-from benchmarks.launch import PEER, ROOT, commit, environment, launch, neighbour
+from benchmarks.launch import PEER, ROOT, WAITING, commit, environment, launch, neighbour
 from benchmarks.report import document
 from benchmarks.scaling import ROWS
 from benchmarks.workloads import WORKLOADS
@@ -62,13 +62,15 @@ def iteration(args: argparse.Namespace, results: Results) -> None:
 
 
 def busy(args: argparse.Namespace, results: Results) -> None:
-    """One iteration of ours quiet and beside a busy process, on each workload; of the peer on the first."""
+    """One iteration quiet and one beside a busy process; on the first workload of both sides with either waiting."""
     for i, name in enumerate(n for n in args.workload if n != "real-lora"):
-        for side in ("trl", "surefoot") if i == 0 and not args.no_peer else ("surefoot",):
-            setting = "like" if side == "trl" else "ours"
-            add_run(args, results, name, side, setting, part="busy", neighbour=False)
-            with neighbour():
-                add_run(args, results, name, side, setting, part="busy", neighbour=True)
+        waits = [("surefoot", ""), *([("surefoot", "spinning"), ("trl", ""), ("trl", "asleep")] if i == 0 else [])]
+        for side, waiting in waits:
+            if not (side == "trl" and args.no_peer):
+                setting = "like" if side == "trl" else "ours"
+                add_run(args, results, name, side, setting, part="busy", waiting=waiting)
+                with neighbour():
+                    add_run(args, results, name, side, setting, part="busy", waiting=waiting, neighbour=True)
 
 
 def sampling(args: argparse.Namespace, results: Results) -> None:
@@ -115,16 +117,15 @@ def sides(args: argparse.Namespace, workload: str) -> list[tuple[str, str]]:
 
 def add_run(args: argparse.Namespace, results: Results, name: str, side: str, setting: str, **facts: Any) -> None:
     """Runs one process and keeps its record."""
+    facts = {"part": "iteration", "neighbour": False, "waiting": "", **facts}
     module = "peer_trl" if side == "trl" else "ours"
-    found = launch(module, "--workload", name, "--setting", setting, env=args.env, peer=side == "trl")
-    found |= {"part": "iteration", "neighbour": False, **facts}
+    env = args.env | WAITING[facts["waiting"]]
+    found = launch(module, "--workload", name, "--setting", setting, env=env, peer=side == "trl") | facts
     check_same(found, results["runs"])
     results["runs"].append(found)
-    beside = " beside a busy process" if found["neighbour"] else ""
-    print(
-        f"{name:9} {side:8} {setting:5} {found['seconds']:7.2f} s  {found['peak_bytes'] / 2**30:5.2f} GiB{beside}",
-        flush=True,
-    )
+    words = [facts["waiting"], "beside a busy process" if facts["neighbour"] else ""]
+    told = f"{found['seconds']:7.2f} s  {found['peak_bytes'] / 2**30:5.2f} GiB  {' '.join(words)}"
+    print(f"{name:9} {side:8} {setting:5} {told}".rstrip(), flush=True)
 
 
 def check_same(run: dict[str, Any], others: Sequence[dict[str, Any]]) -> None:

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.ours import Ours  # before torch: see there
+
+# isort: split
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from benchmarks.ours import Ours
 from benchmarks.side import deliver, option_parser
 from benchmarks.workloads import EOS, PAD, WORKLOADS, Workload
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._last = self._began = now()
+        self._cpu = time.process_time()
 
     def mark(self, stage: str) -> None:
         """Books the time since the last mark."""
@@ -45,8 +47,12 @@ class Clock:
         self.seconds[target] += seconds
 
     def result(self) -> dict[str, float]:
-        """Seconds of each stage, and of the whole."""
-        return {**self.seconds, "seconds": self._last - self._began}
+        """Seconds of each stage, and of the whole: by the clock, and of all cores together."""
+        return {
+            **self.seconds,
+            "seconds": self._last - self._began,
+            "cpu_seconds": time.process_time() - self._cpu,
+        }
 
 
 def now() -> float:
@@ -67,6 +73,7 @@ def record(side: str, args: argparse.Namespace, iterations: Sequence[dict[str, A
         "iterations": len(iterations),
         "peak_bytes": machine.peak_bytes(WORKLOADS[args.workload].device),
         "threads": torch.get_num_threads(),
+        "openmp": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "GOMP_"))},
         **facts,
     }
 

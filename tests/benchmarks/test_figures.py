@@ -10,7 +10,7 @@ from benchmarks.figures import BARS, Results
 
 def run(side: str, setting: str, round_: int, seconds: float, peak: float = 1.0, **more) -> dict:
     return {
-        "part": "iteration", "neighbour": False, "workload": "small", "side": side, "setting": setting,
+        "part": "iteration", "neighbour": False, "waiting": "", "workload": "small", "side": side, "setting": setting,
         "round": round_, "seconds": seconds, "peak_bytes": peak, **more,
     }  # fmt: skip
 
@@ -49,6 +49,7 @@ def test_a_slow_down_is_busy_by_quiet_of_one_side():
     )
     assert figures.slowdown(found, "small") == 2.5
     assert figures.slowdown(found, "small", "trl") is None
+    assert figures.slowdown(found, "small", waiting="spinning") is None
 
 
 def test_the_share_of_the_rate_is_useful_operations_a_second_by_the_higher_rate(monkeypatch):

@@ -18,9 +18,9 @@ MACHINE = {
 def run(side: str, setting: str, seconds: float, peak_gib: float, workload: str = "small", **more) -> dict:
     stages = dict.fromkeys(STAGES, seconds / 5)
     return {
-        "part": "iteration", "neighbour": False, "workload": workload, "side": side, "setting": setting, "round": 0,
-        "seconds": seconds, "peak_bytes": peak_gib * 2**30, "base_bytes": 2**29, "response_tokens": 2048, **stages,
-        **more,
+        "part": "iteration", "neighbour": False, "waiting": "", "workload": workload, "side": side,
+        "setting": setting, "round": 0, "response_tokens": 2048, "base_bytes": 2**29, "seconds": seconds,
+        "peak_bytes": peak_gib * 2**30, **stages, **more,
     }  # fmt: skip
 
 
@@ -69,10 +69,16 @@ def test_every_stage_has_its_column(results):
     assert line.count("3.20") == len(STAGES)
 
 
+def test_seconds_beside_a_busy_process_stand_by_those_alone(results):
+    [line] = lines_with(report.neighbours(results), "small")
+    assert [cell.strip() for cell in line.strip("|").split("|")] == ["small", "8.0 s, 12.0 s: 1.5×", "-", "-", "-"]
+
+
 def test_parts_that_were_not_measured_have_no_heading(results):
     text = report.document(results)
     assert "### Sampling" in text
     assert "### Growth" not in text
+    assert "no GPU" in text
     assert "commit 0123456789ab" in text
 
 
