@@ -7,9 +7,6 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
-# Two OpenMP threads that spin at their barriers collapse as soon as anything else wants a core; waiting ones do not.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-quick test check bench bench-quick bench-micro bench-neutral clean distclean
 

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+from surefoot.threads import share_cores
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -26,6 +28,7 @@ __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'surefoot' has no attribute {name!r}")
+    share_cores()  # where this is what loads torch
     home = import_module(_HOMES[name])
     return home if home.__name__ == f"surefoot.{name}" else getattr(home, name)
 

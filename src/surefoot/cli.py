@@ -16,6 +16,7 @@ from surefoot.arguments import Parser, UsageError, add_options, nearest_command,
 from surefoot.config import PPOConfig
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
 from surefoot.settings import load_settings
+from surefoot.threads import departure, share_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ FAILURES = (ValueError, TypeError, OSError, RuntimeError, ImportError, Arithmeti
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 a failed run, 2 a wrong command line or config, 130 Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    share_cores()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no such letter is no reason to stop
@@ -190,15 +192,19 @@ def _make_trainer(config: PPOConfig, callbacks: list[Any]) -> Any:
 
 
 def _introduction(trainer: Any, folder: Path) -> str:
+    import torch
+
     weights = sum(p.numel() for p in trainer.policy.parameters())
     learning = sum(p.numel() for p in trainer.policy.parameters() if p.requires_grad)
     which = "all" if weights == learning else f"{learning:,} of them"
-    return (
-        f"{trainer.prompt_report.text()}\n"
+    lines = [
+        trainer.prompt_report.text(),
         f"model     {trainer.config.model_name}: {weights:,} weights, {which} trained,"
-        f" on {next(trainer.policy.parameters()).device}\n"
-        f"run       {trainer.total_steps} steps of {trainer.config.batch_size} answers, in {folder}\n"
-    )
+        f" on {next(trainer.policy.parameters()).device}",
+        f"run       {trainer.total_steps} steps of {trainer.config.batch_size} answers, in {folder}",
+    ]
+    threads = departure(torch.get_num_threads())
+    return "\n".join([*lines, *([f"threads   {threads}"] if threads else []), ""])
 
 
 def _conclude(console: "Console", result: "TrainResult", folder: Path, reason: str) -> None:
@@ -325,7 +331,7 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def env(arguments: Sequence[str]) -> int:
-    """`surefoot env`: versions and hardware; no names of machine, user or folder, no variables."""
+    """`surefoot env`: versions and hardware; no names of machine, user or folder, no variables but the threads'."""
     Parser("env", "Shows versions and hardware, to paste into an issue.", "", "surefoot env").read(arguments)
     from surefoot.tracking import environment
 

@@ -26,6 +26,7 @@ import torch
 from surefoot.config import PPOConfig
 from surefoot.redaction import command_line, hide_userinfo
 from surefoot.settings import to_yaml
+from surefoot.threads import usable_cores, waiting
 from surefoot.types import StepStats
 
 _LOG = logging.getLogger("surefoot")
@@ -147,8 +148,9 @@ def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "devices": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
+        "waiting": waiting(),
     }
 
 

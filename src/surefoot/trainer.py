@@ -41,6 +41,7 @@ from surefoot.setup import (
 )
 from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statistics, step_statistics
 from surefoot.stopping import StopRules
+from surefoot.threads import warn_of_spinning
 from surefoot.tracking import RunFolder
 from surefoot.types import Experience, Prompt, Rollout, StepStats
 from surefoot.update import first_minibatch, update
@@ -141,6 +142,8 @@ class PPOTrainer:
         parameters = sum(p.numel() for p in self.policy.parameters())
         for sentence in config.advice(parameters):
             warnings.warn(sentence, stacklevel=2)
+        if self.models.device.type == "cpu":
+            warn_of_spinning(torch.get_num_threads())
 
     @classmethod
     def from_config(cls, config: PPOConfig, *, callbacks: Sequence[Callback] = ()) -> "PPOTrainer":

@@ -1,6 +1,6 @@
 """The main job on real input: `surefoot demo`, and its two-minute version on a toy made on the spot."""
 
-import os
+from surefoot.threads import share_cores
 
 __all__ = ["run_demo"]
 
@@ -16,9 +16,7 @@ def run_demo(quick: bool = False, seed: int = 0, output_dir: str | None = None) 
     Returns:
         The exit status: 0 when the run came to its end, 1 when something that it needs is missing.
     """
-    # OpenMP threads that spin at barriers stop each other where another program wants a core too. It is read when
-    # torch is loaded, which is why this comes first.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_cores()  # before torch is loaded
     from surefoot.demo.run import run
 
     return run(quick, seed, output_dir)
