@@ -71,16 +71,16 @@ def operations_of(workload: str, setting: str) -> Operations:
 
 
 def precision_of(workload: str, setting: str) -> str:
-    """The arithmetic of our passes: bfloat16 where it was chosen, and on a GPU."""
+    """The arithmetic of the passes: bfloat16 where it was chosen, and on a GPU."""
     return "bf16" if setting == "bf16" or WORKLOADS[workload].device == "cuda" else "fp32"
 
 
-def share_of_rate(results: Results, workload: str, setting: str, stage: str) -> float | None:
+def share_of_rate(results: Results, workload: str, setting: str, stage: str, side: str = "surefoot") -> float | None:
     """Useful operations a second as a part of the machine's matmul rate in the setting's precision.
 
     The rate is the higher of two: products of the workload's own shapes, and large squares.
     """
-    rates, runs = results["matmul"].get(workload), runs_of(results, workload, setting)
+    rates, runs = results["matmul"].get(workload), runs_of(results, workload, setting, side)
     if not rates or not runs:
         return None
     precision = precision_of(workload, setting)

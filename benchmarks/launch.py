@@ -25,7 +25,9 @@ OpenMP turns 300000 times before it sleeps, so that "spinning" only keeps ours f
 
 def environment(threads: int) -> dict[str, str]:
     """What every process is given: a thread count, no wait policy, no network."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_", "MKL_"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_"))
+    }
     return kept | {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",

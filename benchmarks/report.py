@@ -5,6 +5,7 @@ benchmarks/method.md, where the time goes in benchmarks/notes.md; both are writt
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from benchmarks.figures import (
 )
 from benchmarks.launch import ROOT
 from benchmarks.side import STAGES
+from benchmarks.workloads import WORKLOADS
 
 FOLDER = ROOT / "benchmarks"
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
@@ -104,8 +106,14 @@ def stages(results: Results) -> str:
         for side, setting, title in SIDES:
             runs = runs_of(results, workload, setting, side)
             if runs:
-                lines.append([workload, title, *(number(median(runs, stage)) for stage in STAGES)])
-    return table(["workload", "", *STAGES], lines)
+                drawn, seen = runs[0]["response_tokens"], runs[0]["response_tokens"] + runs[0]["prompt_tokens"]
+                speeds = [  # tokens drawn, and tokens learnt from, epochs counted
+                    drawn / (median(runs, "sampling") or math.inf),
+                    WORKLOADS[workload].epochs * seen / (median(runs, "update") or math.inf),
+                ]
+                seconds = [number(median(runs, stage)) for stage in STAGES]
+                lines.append([workload, title, *seconds, *(number(speed, ".0f") for speed in speeds)])
+    return table(["workload", "", *STAGES, "tokens/s, sampling", "tokens/s, update"], lines)
 
 
 def shares(results: Results) -> str:
@@ -113,8 +121,8 @@ def shares(results: Results) -> str:
     lines = []
     for workload in workloads_in(results):
         rates = results["matmul"][workload]
-        for _, setting, title in SIDES[1:]:
-            if not runs_of(results, workload, setting):
+        for side, setting, title in SIDES:
+            if not runs_of(results, workload, setting, side):
                 continue
             kind = precision_of(workload, setting)
             lines.append(
@@ -123,7 +131,7 @@ def shares(results: Results) -> str:
                     title,
                     f"{rates[kind] / 1e9:.0f} / {rates[f'square_{kind}'] / 1e9:.0f}",
                     *(
-                        number(share_of_rate(results, workload, setting, stage), ".0%")
+                        number(share_of_rate(results, workload, setting, stage, side), ".0%")
                         for stage in ("sampling", "scoring", "reward", "update", "iteration")
                     ),
                 ]
@@ -177,7 +185,8 @@ def heading(results: Results) -> str:
     without = "" if m["gpu"] else " There is no GPU in this machine, so the workload gpu was not run."
     return (
         f"{device}, {m['memory_gib']} GiB, {results['threads']} threads; Python {m['python']}, torch {m['torch']}, "
-        f"transformers {m['transformers']}, TRL 1.12.0; commit {results['commit']}, {results['date'][:10]}.{without}"
+        f"transformers {m['transformers']}, TRL 1.12.0; commit {results['commit']}, {results['date'][:10]}, "
+        f"at a load of {results['load_before']:.1f}.{without}"
     )
 
 

@@ -24,6 +24,8 @@ from benchmarks.workloads import WORKLOADS
 
 RESULTS = ROOT / "benchmarks" / "results"
 CPU_WORKLOADS = ("small", "ragged", "real", "real-lora")
+QUIET = 0.5
+"""Load average under which a machine counts as idle."""
 SAME = ("optimizer_steps", "prompt_tokens", "response_tokens", "weights")
 Results = dict[str, Any]
 
@@ -162,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     slug = re.sub(r"[^a-z0-9]+", "-", f"{results['machine']['gpu'] or results['machine']['cpu']}".lower()).strip("-")
     path = RESULTS / f"{now:%Y-%m-%d}-{slug}-{results['machine']['cores']}-cores.json"
+    if results["load_before"] > QUIET:
+        print(f"this machine is busy (load {results['load_before']:.1f}): seconds measured now are worth little")
     for name in args.part:
         PARTS[name](args, results)
         if args.save:

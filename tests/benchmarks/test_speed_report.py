@@ -19,8 +19,8 @@ def run(side: str, setting: str, seconds: float, peak_gib: float, workload: str 
     stages = dict.fromkeys(STAGES, seconds / 5)
     return {
         "part": "iteration", "neighbour": False, "waiting": "", "workload": workload, "side": side,
-        "setting": setting, "round": 0, "response_tokens": 2048, "base_bytes": 2**29, "seconds": seconds,
-        "peak_bytes": peak_gib * 2**30, **stages, **more,
+        "setting": setting, "round": 0, "response_tokens": 2048, "prompt_tokens": 4096, "base_bytes": 2**29,
+        "seconds": seconds, "peak_bytes": peak_gib * 2**30, **stages, **more,
     }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def results() -> dict:
     rates = {"fp32": 1e11, "square_fp32": 2e11, "bf16": 5e11, "square_bf16": 4e11}
     return {
         "commit": "0123456789ab", "date": "2026-11-23T12:00:00+00:00", "machine": MACHINE, "threads": 2,
-        "matmul": {"small": rates},
+        "load_before": 0.04, "matmul": {"small": rates},
         "runs": [
             run("trl", "like", 16.0, 2.0), run("surefoot", "like", 10.0, 1.8), run("surefoot", "ours", 8.0, 1.0),
             run("surefoot", "ours", 8.0, 1.0, part="busy"),
@@ -67,6 +67,12 @@ def test_an_iteration_shows_seconds_ratio_memory_and_tokens(results):
 def test_every_stage_has_its_column(results):
     [line] = lines_with(report.stages(results), "TRL")
     assert line.count("3.20") == len(STAGES)
+    assert line.endswith("| 640 | 7680 |")  # 2048 in 3.2 seconds, and four times 6144
+
+
+def test_the_peers_share_of_the_rate_is_counted_in_the_same_way(results):
+    theirs, like, _ = (line.split("|")[-2] for line in report.shares(results).splitlines()[2:])
+    assert float(like.strip(" %")) / float(theirs.strip(" %")) == pytest.approx(1.6, rel=0.1)  # rounded to percents
 
 
 def test_seconds_beside_a_busy_process_stand_by_those_alone(results):
