@@ -87,6 +87,7 @@ ACTS = {
     "target_reward_evals": ({"target_reward": -100.0, "eval_every": 1}, 3),
     "patience": ({"reward": ("{folder}/constant.py",), "eval_every": 1}, 1),
     "save_every": ({}, 1),
+    "keep_checkpoints": ({"save_every": 1}, 3),
     "log_with": ({}, "tensorboard"),
     "seed": ({}, 8),
 }

@@ -124,7 +124,7 @@ def test_an_empty_folder_that_exists_is_taken(tmp_path):
 def test_a_file_in_the_folders_place_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        RunFolder(tmp_path / "run").start(PPOConfig())
+        RunFolder(tmp_path / "run").claim()
 
 
 def test_truncating_drops_every_trace_past_the_step_and_nothing_before(folder):

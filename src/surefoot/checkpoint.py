@@ -1,114 +1,298 @@
-"""Saving and restoring a run exactly: tensors as safetensors, the rest as JSON, in a folder whole or absent."""
+"""A checkpoint on disk: a folder that is whole or not there, every byte of it checksummed, and no pickle in it.
 
+    checkpoints/step_000100/
+      tensors.safetensors   weights and moments
+      state.json            numbers
+      manifest.json         size and SHA-256 of the two, what the checkpoint is of, and a seal of its own
+
+A folder is written under a hidden name beside its place, flushed to the disk and renamed. Whatever happens in
+between, a folder with a checkpoint's name is whole; one that a disk damaged later is found out by its checksums.
+"""
+
+import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_UNFINISHED, _DOOMED, _ASIDE = ".unfinished-", ".delete-", "aside_"
 
 
-def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint folder. Until it is complete it does not have its name.
+class CheckpointError(ValueError):
+    """A folder that is no whole checkpoint; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint in a run folder: its place, its step, and the score of the evaluation at that step."""
+
+    path: Path
+    step: int
+    score: float | None
+
+
+# ------------------------------------------------------------------------------------------ writing
+def write_checkpoint(
+    path: str | Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint folder. Until it is complete and on the disk it does not have its name.
+
+    Args:
+        path: the folder to be.
+        tensors: what goes into tensors.safetensors.
+        state: plain numbers, texts, lists and mappings.
+        about: what the manifest says of it: step, score, world_size, ...
 
     Raises:
         FileExistsError: there is something at `path` already.
+        OSError: it could not be written, for instance because the disk is full. Nothing is left behind.
     """
     path = Path(path)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} exists already; a checkpoint is never written over another")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    text = json.dumps(state, indent=1, allow_nan=False)
+    size = sum(t.numel() * t.element_size() for t in tensors.values()) + len(text)
+    _make_folder(path.parent)
+    _check_room(path, size)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name}-", dir=path.parent))
     try:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, unfinished / "tensors.safetensors"
-        )
-        (unfinished / "state.json").write_text(json.dumps({"format": FORMAT} | dict(state), indent=1))
-        for file in unfinished.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        _fill(unfinished, tensors, text, about)
         unfinished.rename(path)
-    except BaseException:
+        _flush(path.parent)
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, Exception) and _means_full(error):
+            raise _full(path, size) from error
         raise
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of a checkpoint folder.
+def _fill(folder: Path, tensors: Mapping[str, Tensor], state: str, about: Mapping[str, Any]) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / TENSORS)
+    (folder / STATE).write_text(state, encoding="utf-8")
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _CONTENT}
+    (folder / MANIFEST).write_bytes(_sealed({"format": FORMAT, **about, "files": files}))
+    for name in (*_CONTENT, MANIFEST):
+        _flush(folder / name)
+    _flush(folder)
+
+
+_CONTENT = (TENSORS, STATE)
+
+
+def _make_folder(folder: Path) -> None:
+    missing = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if missing != folder:
+        _flush(missing)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sealed(body: Mapping[str, Any]) -> bytes:
+    """The manifest with a hash over everything else in it."""
+    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**body, "seal": seal}, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+# ------------------------------------------------------------------------------------------ full disks
+def _check_room(path: Path, size: int) -> None:
+    if shutil.disk_usage(path.parent).free < size * 1.1:
+        raise _full(path, size)
+
+
+def _means_full(error: Exception) -> bool:
+    """Whether an error of Python or of safetensors speaks of a full disk, a quota or a limit on the size of files."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in codes or any(f"os error {code})" in str(error) for code in codes)
+
+
+def _full(path: Path, size: int) -> OSError:
+    free = shutil.disk_usage(path.parent).free
+    return OSError(
+        errno.ENOSPC,
+        f"the disk is full, or a limit on its use is reached: {path.name} needs {_mib(size)} and {_mib(free)} are "
+        "free. The older checkpoints are as they were. Free some space, then go on with the same command",
+        str(path.parent),
+    )
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+# ------------------------------------------------------------------------------------------ reading
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Tensors, state and manifest of a checkpoint folder, after every byte was checked.
 
     Raises:
-        ValueError: it is not a checkpoint, or of a format that is not known here.
+        CheckpointError: it is no checkpoint, of another format, or not as it was written.
     """
     path = Path(path)
-    if not (path / "state.json").is_file() or not (path / "tensors.safetensors").is_file():
-        raise ValueError(f"{path} is not a checkpoint: it needs state.json and tensors.safetensors")
-    state = json.loads((path / "state.json").read_text())
-    if state.get("format") != FORMAT:
-        raise ValueError(f"{path} has checkpoint format {state.get('format')!r}; this version reads {FORMAT}")
-    return load_file(path / "tensors.safetensors"), state
+    manifest = verify(path)
+    return load_file(path / TENSORS), json.loads((path / STATE).read_text(encoding="utf-8")), manifest
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """An optimizer's moments as named tensors, and the numbers of its groups."""
-    state = optimizer.state_dict()
-    tensors = {}
-    for index, entry in state["state"].items():
-        for name, value in entry.items():
-            if value is not None:
-                tensors[f"{index}.{name}"] = torch.as_tensor(value)
-    groups = [{k: v for k, v in group.items() if isinstance(v, int | float)} for group in state["param_groups"]]
-    return tensors, groups
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: Sequence[Mapping[str, float]]
-) -> None:
-    """Puts saved moments and group numbers back into an optimizer made over the same parameters."""
-    state = optimizer.state_dict()
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    merged = [old | dict(new) for old, new in zip(state["param_groups"], groups, strict=True)]
-    optimizer.load_state_dict({"state": entries, "param_groups": merged})
-
-
-def pack(
-    parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, parts: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the state of a checkpoint. `parts` are objects with `state_dict` and `load_state_dict`."""
-    moments, groups = optimizer_state(optimizer)
-    tensors = dict(parameters) | {f"optimizer.{name}": t for name, t in moments.items()}
-    return tensors, {"optimizer": groups} | {name: part.state_dict() for name, part in parts.items()}
-
-
-@torch.no_grad()
-def unpack(
-    tensors: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-    parameters: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    parts: Mapping[str, Any],
-) -> None:
-    """Puts a checkpoint back into the parts of a trainer that was made like the one it came from.
+def verify(path: str | Path) -> dict[str, Any]:
+    """Checks every byte of a checkpoint and returns its manifest.
 
     Raises:
-        ValueError: it is of other models.
+        CheckpointError: naming the file, and what is wrong with it.
     """
-    saved = {name for name in tensors if not name.startswith("optimizer.")}
-    unmatched = sorted(saved ^ set(parameters))
-    if unmatched:
-        raise ValueError(f"the checkpoint is of other models: {unmatched[0]} is on one side only")
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
-    moments = {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
-    restore_optimizer(optimizer, moments, state["optimizer"])
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    path = Path(path)
+    manifest = read_manifest(path)
+    for name, entry in manifest["files"].items():
+        _check_size(path, name, entry["bytes"])
+        if _sha256(path / name) != entry["sha256"]:
+            raise CheckpointError(f"{path / name} is damaged: its checksum differs from the one in {MANIFEST}")
+    return manifest
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all there, with the right sizes; their bytes are not read.
+
+    Raises:
+        CheckpointError: naming the file, and what is wrong with it.
+    """
+    file = path / MANIFEST
+    if file.is_symlink() or not file.is_file():
+        raise CheckpointError(f"{path} is no whole checkpoint: {MANIFEST} is missing")
+    content = file.read_bytes()
+    try:
+        manifest = json.loads(content)
+        del manifest["seal"]
+        intact = _sealed(manifest) == content
+    except (ValueError, TypeError, KeyError, RecursionError):
+        intact = False
+    if not intact:
+        raise CheckpointError(f"{file} is damaged: its seal does not fit what it says")
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {manifest['format']!r}; this version reads {FORMAT}")
+    for name, entry in manifest["files"].items():
+        _check_size(path, name, entry["bytes"])
+    extra = sorted({p.name for p in path.iterdir() if not p.name.startswith(".")} - {MANIFEST, *manifest["files"]})
+    if extra:
+        raise CheckpointError(f"{path / extra[0]} does not belong to the checkpoint: take it away")
+    return dict(manifest)
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    file = path / name
+    if file.is_symlink() or not file.is_file():
+        raise CheckpointError(f"{path} is no whole checkpoint: {name} is missing")
+    if file.stat().st_size != size:
+        raise CheckpointError(f"{file} is damaged: {file.stat().st_size} bytes instead of {size}")
+
+
+# ------------------------------------------------------------------------------------------ the folder of a run
+_NAME = re.compile(r"step_(\d{6,})")
+
+
+def place(folder: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of a step."""
+    return folder / f"step_{step:06d}"
+
+
+def steps_in(folder: Path) -> dict[int, Path]:
+    """Step -> folder of everything that has a checkpoint's name, damaged or not, oldest first."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    found = {int(m[1]): p for p in entries if (m := _NAME.fullmatch(p.name)) and not p.is_symlink() and p.is_dir()}
+    return dict(sorted(found.items()))
+
+
+def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path | None:
+    """The newest checkpoint of a run that is as it was written; None where there was never any.
+
+    Args:
+        folder: where the run keeps them.
+        warn: is told of every damaged one.
+
+    Raises:
+        CheckpointError: there are checkpoints, but not one is whole.
+    """
+    damage = []
+    for path in reversed(steps_in(folder).values()):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            damage.append(str(error))
+            continue
+        for words in damage:
+            warn(f"{words}; going back to {path.name}")
+        return path
+    if damage:
+        raise CheckpointError(
+            f"{damage[0]}. None of the {len(damage)} checkpoints in {folder} is whole, so there is nothing to go on "
+            "from: bring one back from a copy, or begin anew with --fresh"
+        )
+    return None
+
+
+def whole_ones(folder: Path) -> list[Saved]:
+    """The checkpoints of a run that have all their files in the right sizes, oldest first."""
+    found = []
+    for step, path in steps_in(folder).items():
+        try:
+            found.append(Saved(path, step, read_manifest(path).get("score")))
+        except CheckpointError:
+            continue
+    return found
+
+
+def retain(folder: Path, keep: int) -> None:
+    """Deletes what is older than the newest `keep` whole checkpoints, but never the one with the best score.
+
+    The list is made anew from the disk each time. Only folders with a checkpoint's name and manifest are touched; a
+    damaged one is left for a person to look at.
+    """
+    found = whole_ones(folder)
+    scored = [saved for saved in found if saved.score is not None]
+    best = max(scored, key=lambda saved: (saved.score, -saved.step), default=None)
+    for saved in found[: -max(keep, 2)]:
+        if saved != best:
+            doomed = folder / f"{_DOOMED}{saved.path.name}"
+            shutil.rmtree(doomed, ignore_errors=True)
+            saved.path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Takes away what a killed process left of a checkpoint that it was writing or deleting."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        if path.name.startswith((_UNFINISHED, _DOOMED)) and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(folder: Path, after: int) -> list[Path]:
+    """Renames checkpoints of steps past `after`, which a run that goes on from there makes anew; their new names."""
+    moved = []
+    for step, path in steps_in(folder).items():
+        if step > after:
+            number = sum(1 for p in folder.glob(f"{_ASIDE}{path.name}*"))
+            moved.append(path.rename(folder / f"{_ASIDE}{path.name}{f'_{number + 1}' if number else ''}"))
+    return moved

@@ -406,10 +406,12 @@ def _settings_of(run: str) -> Path:
 
 
 def _last_checkpoint(folder: Path) -> Path:
-    found = sorted(folder.glob("checkpoints/step_*"))
-    if not found:
+    from surefoot.checkpoint import newest_valid
+
+    found = newest_valid(folder / "checkpoints", lambda words: _complain(f"warning: {words}"))
+    if found is None:
         raise UsageError(f"--resume {folder}: no checkpoint in it (see save_every)")
-    return found[-1]
+    return found
 
 
 if __name__ == "__main__":

@@ -204,6 +204,8 @@ class PPOConfig:
     """End the run after so many evaluations without a better score. None: never."""
     save_every: int = 0
     """Steps between checkpoints. 0: only at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; the one with the best evaluation score is kept beside them."""
     output_dir: str | None = None
     """Folder of the run. None: the step API writes nothing, the command line makes runs/<model>-<time>."""
     log_with: str | None = None

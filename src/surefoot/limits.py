@@ -72,5 +72,6 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {  # option -> lowest, highest
     "target_reward": (-1e300, 1e300, False),
     "patience": (1, 1e9, False),
     "save_every": (0, 1e12, False),
+    "keep_checkpoints": (2, 1e9, False),
     "seed": (0, 2**63 - 1, False),
 }

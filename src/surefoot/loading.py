@@ -1,4 +1,7 @@
-"""Names and folders -> models and tokenizers. Remote code is never run."""
+"""Names and folders -> models and tokenizers. Code that lies beside a model is never run.
+
+`trust_remote_code=False` stands in every call: left out, transformers asks whoever sits at the terminal.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> Any:
     """The tokenizer of a model, optionally with another chat template (a Jinja file)."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if chat_template is not None:
         path = Path(chat_template)
         if not path.is_file():
@@ -25,7 +28,7 @@ def load_policy(name: str, *, device: torch.device, dtype: torch.dtype = torch.f
     from transformers import AutoModelForCausalLM
 
     _check_folder("model_name", name)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False)
     return model.to(device)
 
 
@@ -42,10 +45,10 @@ def load_value_model(name: str, *, device: torch.device) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     _check_folder("value_model_name", name)
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     classifier = any("SequenceClassification" in a for a in (config.architectures or []))
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    model: nn.Module = kind.from_pretrained(name, dtype=torch.float32)
+    model: nn.Module = kind.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
     return model.to(device)
 
 

@@ -1,9 +1,11 @@
 """Tells run folder, tracker and callbacks what happens in `train`, and asks the callbacks whether to go on."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from surefoot import checkpoint
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
 from surefoot.config import PPOConfig
 from surefoot.rewards.mix import MixedScores
@@ -11,6 +13,8 @@ from surefoot.runtime import Runtime
 from surefoot.statistics import sequence_kl
 from surefoot.tracking import RunFolder, Tracker, make_tracker
 from surefoot.types import Completion, Prompt, Rollout, StepStats
+
+_LOG = logging.getLogger("surefoot")
 
 
 @runtime_checkable
@@ -43,15 +47,24 @@ class Recorder:
 
     def start(self, folder: RunFolder | None) -> None:
         """Makes the run folder and the tracker, and tells the callbacks."""
-        c, resumed = self._trainer.config, self._trainer.steps_done > 0
         self._folder = folder
-        if folder is not None and self._trainer.runtime.is_main:
-            folder.start(c, resume=resumed)
-            if resumed:
-                folder.truncate_after(self._trainer.steps_done)
-            self._tracker = make_tracker(c.log_with, folder.path.name, folder.path)
+        with self._trainer.runtime.together():
+            if folder is not None and self._trainer.runtime.is_main:
+                self._open(folder)
         for callback in self._callbacks:
             callback.on_start(self._trainer)
+
+    def _open(self, folder: RunFolder) -> None:
+        """Puts the folder into the state of the step that the run goes on from; nothing that is later stays in use."""
+        c, steps_done = self._trainer.config, self._trainer.steps_done
+        folder.claim()
+        folder.start(c, resume=steps_done > 0)
+        checkpoint.tidy(folder.checkpoints)
+        if steps_done:
+            folder.truncate_after(steps_done)
+            for path in checkpoint.set_aside(folder.checkpoints, steps_done):
+                _LOG.warning("a checkpoint past step %d was put aside as %s", steps_done, path.name)
+        self._tracker = make_tracker(c.log_with, folder.path.name, folder.path)
 
     def step(self, stats: StepStats, samples: Sequence[SampleRecord]) -> str | None:
         """Records a step; a reason to stop where a callback asks for it."""
@@ -74,11 +87,16 @@ class Recorder:
         return "callback: asked to stop after an evaluation" if any(asked) else None
 
     def checkpoint(self) -> None:
-        """Writes a checkpoint of this step into the run folder, unless it is there."""
-        if self._folder is not None:
-            path = self._folder.path / "checkpoints" / f"step_{self._trainer.steps_done:06d}"
-            if not path.exists():
-                self._trainer.save(path)
+        """Writes a checkpoint of this step into the run folder, unless it is there, and drops those it replaces."""
+        if self._folder is None:
+            return
+        path, runtime = checkpoint.place(self._folder.checkpoints, self._trainer.steps_done), self._trainer.runtime
+        if runtime.all_max(runtime.is_main and path.exists()):
+            return
+        self._trainer.save(path)
+        with runtime.together():
+            if runtime.is_main:
+                checkpoint.retain(self._folder.checkpoints, self._trainer.config.keep_checkpoints)
 
     def end(self, reason: str) -> TrainResult:
         """Saves the last checkpoint and the models, closes everything, and tells the callbacks."""
@@ -94,6 +112,11 @@ class Recorder:
         for callback in self._callbacks:
             callback.on_end(trainer, result)
         return result
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if self._folder is not None:
+            self._folder.lock.release()
 
     @property
     def _writes(self) -> Any:

@@ -2,12 +2,17 @@
 
 import atexit
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+class PeerError(RuntimeError):
+    """Another process failed; the message is what it said."""
 
 
 class Runtime:
@@ -50,6 +55,27 @@ class Runtime:
         parts: list[Any] = [None] * self.world_size
         dist.all_gather_object(parts, list(rows))
         return [row for part in parts for row in part]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """An error of one process in this block is everybody's at its end. No process waits for another inside it.
+
+        Raises:
+            PeerError: another process failed.
+        """
+        failure = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it is raised again below
+            failure = error
+        words = [] if failure is None else [f"process {self.rank} failed: {type(failure).__name__}: {failure}"]
+        try:
+            everybody = self.gather(words)
+        finally:
+            if failure is not None:
+                raise failure
+        if everybody:
+            raise PeerError("; ".join(everybody))
 
     def offset(self, count: int) -> tuple[int, int]:
         """How many rows the processes before this one hold, and how many all hold together."""

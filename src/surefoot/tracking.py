@@ -24,6 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from surefoot.config import PPOConfig
+from surefoot.lock import FolderLock
 from surefoot.redaction import command_line, hide_userinfo
 from surefoot.settings import to_yaml
 from surefoot.threads import usable_cores, waiting
@@ -47,8 +48,21 @@ class RunFolder:
         self._evaluations = self.path / "evaluations.jsonl"
         self._samples = self.path / "samples"
         self._result = self.path / "result.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.lock = FolderLock(path)
 
     # ------------------------------------------------------------------------------------------ writing
+    def claim(self) -> None:
+        """Makes the folder and locks it, until `lock` is released or the process ends.
+
+        Raises:
+            ValueError: it is a file, or another run writes into it.
+            OSError: it cannot be written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"output_dir={str(self.path)!r} is a file: choose a folder")
+        self.lock.acquire()
+
     def start(self, config: PPOConfig, command: Sequence[str] | None = None, *, resume: bool = False) -> None:
         """Makes the folder and writes what was asked for and where it runs.
 
@@ -58,10 +72,8 @@ class RunFolder:
             resume: go on in a folder that holds a run already.
 
         Raises:
-            ValueError: the folder holds another run and `resume` is not set, or is a file.
+            ValueError: the folder holds another run and `resume` is not set.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"output_dir={str(self.path)!r} is a file: choose a folder")
         if not resume and (
             self._metrics.exists() or self._evaluations.exists() or (self.path / "config.yaml").exists()
         ):

@@ -1,6 +1,7 @@
 """PPOTrainer: the only object with state. `train` is written with `generate`, the rewards and `step` alone."""
 
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from torch import nn
 
 from surefoot.assemble import assemble, lora_config
 from surefoot.callbacks import Callback, Evaluation, TrainResult
-from surefoot.checkpoint import pack, read_checkpoint, unpack, write_checkpoint
+from surefoot.checkpoint import read_checkpoint, write_checkpoint
 from surefoot.config import PPOConfig
 from surefoot.controllers import ScoreScaler, learning_rate_factor
 from surefoot.engine.transformers import TransformersEngine
@@ -39,6 +40,7 @@ from surefoot.setup import (
     tokens_that_fit,
     use_bfloat16,
 )
+from surefoot.snapshot import generator_states, pack, restore_generators, unpack
 from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statistics, step_statistics
 from surefoot.stopping import StopRules
 from surefoot.threads import warn_of_spinning
@@ -137,6 +139,7 @@ class PPOTrainer:
         )
         self.steps_done = self.episodes_done = self._position = self._generate_calls = 0
         self.last_experience: Experience | None = None
+        self.last_evaluation: Evaluation | None = None
         self._generate_seconds = 0.0
         self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
         parameters = sum(p.numel() for p in self.policy.parameters())
@@ -277,9 +280,16 @@ class PPOTrainer:
     # ------------------------------------------------------------------------------------- the whole loop
     def train(self) -> TrainResult:
         """The whole loop: prompts, answers, rewards, steps, evaluations, checkpoints, until a stop rule holds."""
-        reward, c = self._ready(), self.config
+        reward = self._ready()
         recorder = Recorder(self, self.callbacks)
-        recorder.start(self.folder)
+        try:
+            recorder.start(self.folder)
+            return self._loop(reward, recorder)
+        finally:
+            recorder.close()
+
+    def _loop(self, reward: RewardMix, recorder: Recorder) -> TrainResult:
+        c = self.config
         reason = None if self.steps_done else self._evaluated(recorder)
         while reason is None:
             prompts = self._next_prompts()
@@ -329,9 +339,13 @@ class PPOTrainer:
         """Writes everything needed to go on exactly: weights, critic, optimizer, controllers, counters, position."""
         tensors, state = pack(self.models.trainable(), self.optimizer, self._stateful())
         state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
-        if self.runtime.is_main:
-            write_checkpoint(path, tensors, state)
-        self.runtime.barrier()
+        state["generators"] = self.runtime.gather([generator_states()])
+        last = self.last_evaluation
+        score = last.score if last is not None and last.step == self.steps_done and math.isfinite(last.score) else None
+        about = {"step": self.steps_done, "world_size": self.runtime.world_size, "score": score}
+        with self.runtime.together():
+            if self.runtime.is_main:
+                write_checkpoint(path, tensors, state, about)
 
     def restore(self, path: str | Path) -> None:
         """Goes on from what `save` wrote, in a trainer made from the same starting models and options.
@@ -339,8 +353,9 @@ class PPOTrainer:
         Raises:
             ValueError: not a checkpoint, or one of other models.
         """
-        tensors, state = read_checkpoint(path)
+        tensors, state, _ = read_checkpoint(path)
         unpack(tensors, state, self.models.trainable(), self.optimizer, self._stateful())
+        restore_generators(state["generators"][self.runtime.rank])
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
 
@@ -408,8 +423,9 @@ class PPOTrainer:
         """Evaluates where there are evaluation prompts, tells everybody, and asks the stop rules."""
         if not self.eval_prompts:
             return None
-        evaluation = self.evaluate()
-        return recorder.evaluation(evaluation) or self.stop_rules.after_evaluation(evaluation.score)
+        self.last_evaluation = self.evaluate()
+        asked = recorder.evaluation(self.last_evaluation)
+        return asked or self.stop_rules.after_evaluation(self.last_evaluation.score)
 
 
 _COUNTERS = ("steps_done", "episodes_done", "_position", "_generate_calls")

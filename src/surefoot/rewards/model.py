@@ -167,8 +167,10 @@ class ModelReward:
 
 
 def _load(source: str, device: str | torch.device | None) -> Any:
-    _check_outputs(AutoConfig.from_pretrained(source), source)
-    model, info = AutoModelForSequenceClassification.from_pretrained(source, dtype="auto", output_loading_info=True)
+    _check_outputs(AutoConfig.from_pretrained(source, trust_remote_code=False), source)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        source, dtype="auto", output_loading_info=True, trust_remote_code=False
+    )
     if info["missing_keys"]:
         raise ValueError(
             f"reward model {source!r} has no weights for {', '.join(sorted(info['missing_keys']))}: they would be "
@@ -192,7 +194,7 @@ def _tokenizer(tokenizer: Any, name: str) -> Any:
         return tokenizer
     if not fspath(tokenizer):
         raise ValueError(f"reward model {name!r} comes without a tokenizer: give ModelReward(model, tokenizer)")
-    return AutoTokenizer.from_pretrained(tokenizer)
+    return AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
 
 
 def _limit(model: Any, tokenizer: Any) -> int:

@@ -303,7 +303,7 @@ def _retry_after(text: str | None) -> float:
 def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer  # takes seconds, and most services need none
 
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if tokenizer.chat_template is None:
         raise ValueError(
             f"tokenizer={name!r} has no chat template, and nothing else of it would be used: leave it out"
