@@ -75,7 +75,7 @@ class FakeRuntime:
 
 
 class FakeModels:
-    autocast = staticmethod(nullcontext)
+    arithmetic = staticmethod(nullcontext)
 
 
 class FakeReward:

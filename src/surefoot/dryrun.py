@@ -179,5 +179,5 @@ def _check(name: str, found: str, ok: bool, advice: str) -> Check:
 def _is_rough(trainer: Any) -> bool:
     """Whether the passes run in fewer digits than float32."""
     parameter = next(iter(trainer.policy.parameters()))
-    with trainer.models.autocast():
+    with trainer.models.arithmetic():
         return bool(torch.is_autocast_enabled(parameter.device.type)) or parameter.dtype != torch.float32

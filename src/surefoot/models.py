@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from surefoot.arithmetic import arithmetic
 from surefoot.networks import Head, Trunk, hidden_size_of, trunk_of
 from surefoot.rows import Rows
 
@@ -130,27 +131,27 @@ class ActorCritic:
     # ------------------------------------------------------------------------------------- passes
     def states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """The policy's last hidden state of every token."""
-        with self.autocast():
+        with self.arithmetic():
             return self._policy_trunk.states(rows)
 
     def logits(self, states: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
         """The policy's logits after each of its states."""
-        with self.autocast():
+        with self.arithmetic():
             return self._policy_head(states)
 
     def reference_states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """The reference's last hidden state of every token."""
-        with self.reference.active(), self.autocast():
+        with self.reference.active(), self.arithmetic():
             return self._ref_trunk.states(rows)
 
     def reference_logits(self, states: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
         """The reference's logits after each of its states."""
-        with self.reference.active(), self.autocast():
+        with self.reference.active(), self.arithmetic():
             return self._ref_head(states)
 
     def critic_states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """What the critic's head reads, from a pass of its own inside `critic_pass`; a shared trunk is not moved."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shares_trunk), self.autocast():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shares_trunk), self.arithmetic():
             return self._critic_trunk.states(rows)
 
     def values(self, states: Float[Tensor, "n H"]) -> Float[Tensor, " n"]:
@@ -172,9 +173,10 @@ class ActorCritic:
             yield
             return
         modules = [self.policy, self.critic]
-        with contextlib.ExitStack() as going_back:
+        with contextlib.ExitStack() as going_back:  # activations are recomputed there, as they were computed
+            going_back.enter_context(self.arithmetic())
             for trunk in {self._policy_trunk, self._critic_trunk}:
-                going_back.enter_context(trunk.packing())  # activations are recomputed on the way back
+                going_back.enter_context(trunk.packing())
             for module in modules:
                 module.train()
             try:
@@ -183,9 +185,9 @@ class ActorCritic:
                 for module in modules:
                     module.eval()
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The arithmetic of the passes: bfloat16 where it was chosen."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
+    def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which passes are computed."""
+        return arithmetic(self.device, bfloat16=self._bfloat16)
 
 
 # ---------------------------------------------------------------------------------------------- parts of models

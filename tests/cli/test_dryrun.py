@@ -90,7 +90,7 @@ def test_a_policy_in_bfloat16_is_judged_as_rough():
 
 def test_autocast_is_judged_as_rough():
     trainer = FakeTrainer(stats(objective__kl_per_token=1e-2))
-    trainer.models.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    trainer.models.arithmetic = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
     assert dry_run(trainer).passed
 
 

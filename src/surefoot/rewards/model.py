@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from surefoot.arithmetic import arithmetic
 from surefoot.rewards.conventions import with_answer, without_ends
 from surefoot.rewards.failure import RewardError, check_scores
 from surefoot.types import Prompt, RewardOutput
@@ -132,7 +133,8 @@ class ModelReward:
     @torch.no_grad()
     def _scores(self, rows: Sequence[list[int]]) -> list[float]:
         scores = [0.0] * len(rows)
-        with _evaluating(self.model):
+        device = self.model.get_input_embeddings().weight.device
+        with _evaluating(self.model), arithmetic(device, bfloat16=False):
             for indices in _batches([len(row) for row in rows], self.max_tokens_per_batch):
                 logits = self._forward([rows[i] for i in indices])
                 for i, value in zip(indices, logits.float().tolist(), strict=True):
