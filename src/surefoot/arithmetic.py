@@ -27,11 +27,7 @@ def arithmetic(device: torch.device, *, bfloat16: bool) -> Iterator[None]:
 
 
 class OneDNNLinear(TorchFunctionMode):
-    """While active, `linear` of float32 matrices is computed by oneDNN; everything else is left alone.
-
-    Go backward by `torch.autograd.backward` where activations are recomputed on the way: the method of a tensor is a
-    function of PyTorch too, within which this mode rests.
-    """
+    """While active, `linear` of float32 matrices is computed by oneDNN; everything else is left alone."""
 
     def __torch_function__(
         self,

@@ -92,7 +92,7 @@ class ActorCritic:
         if gradient_checkpointing:
             for module in [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]:
                 disable_dropout(module)
-                _recompute_activations(module)
+                _recompute_activations(module, self.arithmetic)
         self._checkpointing = gradient_checkpointing
         self._policy_trunk, self._policy_head = Trunk(trunk_of(policy)), Head(policy)
         self._ref_trunk, self._ref_head = self._policy_trunk, self._policy_head
@@ -173,10 +173,9 @@ class ActorCritic:
             yield
             return
         modules = [self.policy, self.critic]
-        with contextlib.ExitStack() as going_back:  # activations are recomputed there, as they were computed
-            going_back.enter_context(self.arithmetic())
+        with contextlib.ExitStack() as packing:  # on the way back too
             for trunk in {self._policy_trunk, self._critic_trunk}:
-                going_back.enter_context(trunk.packing())
+                packing.enter_context(trunk.packing())
             for module in modules:
                 module.train()
             try:
@@ -201,10 +200,10 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def _recompute_activations(model: Any) -> None:
+def _recompute_activations(model: Any, arithmetic: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
     """Switches gradient checkpointing on, under whichever name this version of transformers has for it."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False, "context_fn": lambda: (contextlib.nullcontext(), arithmetic())})
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -217,7 +217,7 @@ class _Update:
             assert leaf.grad is not None
             gradients[piece] = leaf.grad
         if states.requires_grad:
-            torch.autograd.backward(states, gradients)
+            states.backward(gradients)
 
     def _policy_loss(self, states: Tensor, seen: _Tokens, sums: dict[str, Tensor]) -> Tensor:
         c = self.losses
@@ -239,7 +239,7 @@ class _Update:
         with self.models.critic_pass():
             states = self.models.critic_states(part.rows)[part.rows.predicted_at]
             loss = self._value_loss(states, part.tokens, sums)
-            torch.autograd.backward(self.losses.vf_coef * loss / tokens)
+            (self.losses.vf_coef * loss / tokens).backward()
 
     def _value_loss(self, states: Tensor, seen: _Tokens, sums: dict[str, Tensor]) -> Tensor:
         values = self.models.values(states)
