@@ -29,7 +29,7 @@ def entropy(logits: Float[Tensor, "*N V"], temperature: float = 1.0) -> Float[Te
 def logprobs_and_entropies(
     logits: Float[Tensor, "*N V"], ids: Int[Tensor, "*N"], temperature: float = 1.0
 ) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N"]]:
-    """`token_logprobs` and `entropy` from one look at the logits; going backward takes one tensor of their size."""
+    """`token_logprobs` and `entropy` from one look at the logits; going backward keeps one tensor of their size."""
     logprobs, entropies = _Read.apply(logits, ids, temperature)
     return logprobs, entropies
 
@@ -40,27 +40,25 @@ class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         log_softmax = _log_softmax(logits, temperature).clamp_(min=_RULED_OUT)  # 0 times it is 0, not NaN
-        entropies = -(log_softmax.exp() * log_softmax).sum(-1)
-        ctx.save_for_backward(logits, ids, entropies)
-        ctx.temperature = temperature
+        entropies = -log_softmax.exp().mul_(log_softmax).sum(-1)
+        ctx.save_for_backward(log_softmax, ids, entropies)
+        ctx.temperature, ctx.dtype = temperature, logits.dtype
         ctx.set_materialize_grads(False)
         return log_softmax.gather(-1, ids.unsqueeze(-1)).squeeze(-1), entropies
 
     @staticmethod
     def backward(ctx: Any, d_logprobs: Tensor | None, d_entropies: Tensor | None) -> tuple[Tensor | None, None, None]:
-        logits, ids, entropies = ctx.saved_tensors
-        grad = _log_softmax(logits, ctx.temperature).clamp_(min=_RULED_OUT)
+        log_softmax, ids, entropies = ctx.saved_tensors
+        if d_logprobs is None:
+            d_logprobs = torch.zeros_like(entropies)
+        grad = log_softmax.exp()
         if d_entropies is None:
-            if d_logprobs is None:
-                return None, None, None
-            grad.exp_().mul_(-d_logprobs.unsqueeze(-1))
+            grad.mul_(-d_logprobs.unsqueeze(-1) / ctx.temperature)
         else:
-            weight = (grad + entropies.unsqueeze(-1)).mul_(d_entropies.unsqueeze(-1))
-            weight += 0 if d_logprobs is None else d_logprobs.unsqueeze(-1)
-            grad.exp_().mul_(-weight)
-        if d_logprobs is not None:
-            grad.scatter_add_(-1, ids.unsqueeze(-1), d_logprobs.unsqueeze(-1))
-        return grad.div_(ctx.temperature).to(logits.dtype), None, None
+            weight = (log_softmax + entropies.unsqueeze(-1)).mul_(d_entropies.unsqueeze(-1))
+            grad.mul_(weight.add_(d_logprobs.unsqueeze(-1))).div_(-ctx.temperature)
+        grad.scatter_add_(-1, ids.unsqueeze(-1), d_logprobs.unsqueeze(-1) / ctx.temperature)
+        return grad.to(ctx.dtype), None, None
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
