@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="default: all that can run here")
     parser.add_argument("--setting", action="append", choices=["like", "ours", "bf16"], help="default: all")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of A B")
+    parser.add_argument("--minutes", type=float, default=20, help="no further round is begun after so many")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="default: one for each core")
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--quick", action="store_true", help="the toy model, once: shows that everything works")
@@ -56,9 +58,14 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 # ---------------------------------------------------------------------------------------------- parts
 def iteration(args: argparse.Namespace, results: Results) -> None:
     """Time and memory of one iteration of every workload and setting, beside the peer."""
-    for name in args.workload:
-        results["matmul"][name] = launch("machine", "--workload", name, env=args.env)
-        for round_ in range(min(args.repeats, WORKLOADS[name].rounds)):
+    began = time.monotonic()
+    for round_ in range(args.repeats):
+        if round_ and time.monotonic() - began > 60 * args.minutes:
+            print(f"no round {round_ + 1}: {args.minutes} minutes have gone", flush=True)
+            break
+        for name in (n for n in args.workload if round_ < WORKLOADS[n].rounds):
+            if not round_:
+                results["matmul"][name] = launch("machine", "--workload", name, env=args.env)
             for side, setting in sides(args, name):
                 add_run(args, results, name, side, setting, round=round_)
 
@@ -125,6 +132,8 @@ def add_run(args: argparse.Namespace, results: Results, name: str, side: str, se
     found = launch(module, "--workload", name, "--setting", setting, env=env, peer=side == "trl") | facts
     check_same(found, results["runs"])
     results["runs"].append(found)
+    if args.save:
+        keep(results)
     words = [facts["waiting"], "beside a busy process" if facts["neighbour"] else ""]
     told = f"{found['seconds']:7.2f} s  {found['peak_bytes'] / 2**30:5.2f} GiB  {' '.join(words)}"
     print(f"{name:9} {side:8} {setting:5} {told}".rstrip(), flush=True)
@@ -162,19 +171,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "vocabulary": [],
         "rows": [],
     }
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{results['machine']['gpu'] or results['machine']['cpu']}".lower()).strip("-")
-    path = RESULTS / f"{now:%Y-%m-%d}-{slug}-{results['machine']['cores']}-cores.json"
     if results["load_before"] > QUIET:
         print(f"this machine is busy (load {results['load_before']:.1f}): seconds measured now are worth little")
     for name in args.part:
         PARTS[name](args, results)
         if args.save:
-            keep(path, results)
+            keep(results)
     print("\n" + document(results))
 
 
-def keep(path: Path, results: Results) -> None:
-    """Writes what has been measured so far."""
+def keep(results: Results) -> None:
+    """Writes what has been measured so far into the file of this machine and day."""
+    found = results["machine"]
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{found['gpu'] or found['cpu']}".lower()).strip("-")
+    path: Path = RESULTS / f"{results['date'][:10]}-{slug}-{found['cores']}-cores.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
 
