@@ -107,6 +107,7 @@ def ppo(arguments: Sequence[str]) -> int:
     general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
     general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder from its last checkpoint")
     general.add_argument("--dry-run", action="store_true", help="make one step, check it, and write nothing")
+    general.add_argument("--profile", action="store_true", help="profile the second step; see profile/ in its folder")
     general.add_argument("--quiet", action="store_true", help="show only how the run ended")
     add_options(parser)
     given = parser.read(arguments)
@@ -116,9 +117,9 @@ def ppo(arguments: Sequence[str]) -> int:
         else:
             config = load_settings([_settings_of(given.resume), *given.config], options_of(given))
             config = config.replace(output_dir=given.resume)
-    return (
-        dry_run_ppo(config) if given.dry_run else run_ppo(config, quiet=given.quiet, resume=given.resume is not None)
-    )
+    if given.dry_run:
+        return dry_run_ppo(config)
+    return run_ppo(config, quiet=given.quiet, resume=given.resume is not None, profile=given.profile)
 
 
 _PPO_EXAMPLES = """
@@ -129,16 +130,18 @@ surefoot ppo --resume runs/first
 """
 
 
-def run_ppo(config: PPOConfig, *, quiet: bool = False, resume: bool = False) -> int:
+def run_ppo(config: PPOConfig, *, quiet: bool = False, resume: bool = False, profile: bool = False) -> int:
     """Trains, shows the run, and says at the end how it went and where everything is.
 
     Args:
         config: the options; without output_dir a folder runs/<model>-<time> is made.
         quiet: show only how the run ended.
         resume: go on from the last checkpoint in output_dir.
+        profile: profile the second step.
     """
     from surefoot.interrupt import StopRequest
     from surefoot.live import LiveView
+    from surefoot.profiling import Profile
 
     console = _console()
     if config.output_dir is None:
@@ -146,9 +149,10 @@ def run_ppo(config: PPOConfig, *, quiet: bool = False, resume: bool = False) -> 
     elif not resume and Path(config.output_dir, "config.yaml").exists():
         raise UsageError(f"{config.output_dir} holds a run already: choose another --output-dir, or --resume it")
     folder, stop = Path(str(config.output_dir)), StopRequest(_complain)
+    watchers = [Profile(folder, lambda text: _say(console, text))] if profile else []
     with LiveView(console, quiet) as view:
         with _usage_errors():
-            trainer = _make_trainer(config, [view, stop])
+            trainer = _make_trainer(config, [view, stop, *watchers])
             if resume:
                 trainer.restore(_last_checkpoint(folder))
                 trainer.folder.truncate_after(trainer.steps_done)

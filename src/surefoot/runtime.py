@@ -118,6 +118,11 @@ def free_memory_bytes(device: torch.device) -> int:
 
 def peak_memory_gib(device: torch.device) -> float:
     """Highest memory use of this process so far, on its device."""
+    return max(_earlier_peak_gib, peak_memory_since_restart_gib(device))
+
+
+def peak_memory_since_restart_gib(device: torch.device) -> float:
+    """Highest memory use since `restart_peak_memory`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource
@@ -125,6 +130,24 @@ def peak_memory_gib(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def restart_peak_memory(device: torch.device) -> bool:
+    """Begins a peak of its own, to tell stages apart; False where the system cannot."""
+    global _earlier_peak_gib  # noqa: PLW0603 - the peak belongs to the process too
+    _earlier_peak_gib = peak_memory_gib(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        with open("/proc/self/clear_refs", "w") as peaks:
+            peaks.write("5")
+    except OSError:
+        return False
+    return True
+
+
+_earlier_peak_gib = 0.0
 
 
 def cpu_has_bfloat16() -> bool:

@@ -41,6 +41,7 @@ from surefoot.setup import (
     use_bfloat16,
 )
 from surefoot.snapshot import generator_states, pack, restore_generators, unpack
+from surefoot.stages import SAMPLING, SCORING, stage
 from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statistics, step_statistics
 from surefoot.stopping import StopRules
 from surefoot.threads import warn_of_spinning
@@ -158,6 +159,7 @@ class PPOTrainer:
         return cls(config, **load_everything(config), callbacks=callbacks)
 
     # ------------------------------------------------------------------------------------- the step API
+    @stage(SAMPLING)
     def generate(self, queries: Sequence[Any], *, num_return_sequences: int = 1, **sampling: Any) -> list[Any]:
         """Answers to `queries`: texts give `Completion`s, 1-D id tensors give id tensors; new tokens only.
 
@@ -366,6 +368,7 @@ class PPOTrainer:
             save_critic(self.models, Path(path).parent / "critic")
 
     # ------------------------------------------------------------------------------------- parts
+    @stage(SCORING)
     def _collect(
         self, ids: Sequence[Sequence[int]], responses: Sequence[Response], keep: Sequence[int] = ()
     ) -> tuple[Rollout, Fresh | None]:

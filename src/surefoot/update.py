@@ -17,6 +17,7 @@ from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import length_mask
 from surefoot.rows import Fresh, Rows, join_rows
 from surefoot.runtime import Runtime
+from surefoot.stages import UPDATE, stage
 from surefoot.types import Experience, UpdateStats
 
 
@@ -56,6 +57,7 @@ class Passes:
     max_grad_norm: float | None = None
 
 
+@stage(UPDATE)
 def update(
     models: ActorCritic,
     optimizer: torch.optim.Optimizer,

@@ -81,3 +81,12 @@ def test_a_missing_model_and_a_missing_function_are_named(folder, capsys):
     assert main(["ppo", "--config", "run.yaml", "--reward", "judge.py:vowel"]) == 2
     assert "vowel" in capsys.readouterr().err
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_is_profiled_where_that_is_asked_for(folder, capsys):
+    assert main(["ppo", "--config", "run.yaml", "--profile", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "sampling" in out
+    assert "one iteration" in out
+    assert sorted(p.name for p in (folder / "runs" / "first" / "profile").iterdir()) == ["table.txt", "trace.json.gz"]

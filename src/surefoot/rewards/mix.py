@@ -15,6 +15,7 @@ from surefoot.rewards.failure import LARGEST, RewardError, check_scores
 from surefoot.rewards.function import FunctionReward
 from surefoot.rewards.locate import is_file_spec
 from surefoot.rewards.remote import RemoteReward
+from surefoot.stages import REWARD, stage
 from surefoot.types import Prompt, Reward, RewardOutput
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -57,6 +58,7 @@ class RewardMix:
         self.rewards: Mapping[str, Reward] = dict(zip(_unique([r.name for r in rewards]), rewards, strict=True))
         self.weights = tuple(map(float, weights)) or (1.0,) * len(rewards)
 
+    @stage(REWARD)
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> MixedScores:
         """Scores `completions[i]` as the answer to `prompts[i]`.
 
