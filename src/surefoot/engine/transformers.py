@@ -1,11 +1,13 @@
 """The default engine: answers drawn by the policy itself, one token at a time for a whole batch.
 
-Draws by inverting the cumulative distribution with one uniform number a token from a generator of the row's own, so
-that an answer depends on its seed and nothing else in the batch, and nothing global is touched. Rows that have ended
-leave the batch and its cache.
+Rows wait, longest query first, until the batch has room for them; a first pass reads their queries, each distinct one
+once; from then on all rows of the batch grow by one token a step, and a row that has ended leaves the batch and its
+cache. A row's random numbers come from a generator of its own, so that an answer depends on its query and its seed and
+on nothing else in the batch, and nothing global is touched.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,29 +15,79 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
+from surefoot.engine.cache import can_join, give_room, join, select, trim
+from surefoot.engine.draw import draw, uniforms
 from surefoot.types import Completion, FinishReason, Sampling
+
+_FIRST_PASS = 1024
+"""Tokens of one first pass, padding included: enough for full speed, and few enough that the rows are alike."""
 
 
 @dataclass
 class _Row:
     """One answer in the making."""
 
-    index: int
+    query: tuple[int, ...]
+    uniforms: list[float]
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: FinishReason | None = None
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Rows under way: all end on the last of `width` columns, row i has padding[i] columns of padding before it."""
+
+    rows: list[_Row]
+    padding: list[int]
+    width: int
+    cache: Cache
+    logits: Tensor
+
+    def without_ended(self) -> "_Batch | None":
+        """The rows that go on, the last ones in the places of those that have ended, on the columns they need."""
+        going = [i for i, row in enumerate(self.rows) if row.finish is None]
+        if len(going) == len(self.rows):
+            return self
+        if not going:
+            return None
+        movers = iter([i for i in going if i >= len(going)])
+        kept = [i if self.rows[i].finish is None else next(movers) for i in range(len(going))]
+        select(self.cache, kept, self.logits.device)
+        unused = min(self.padding[i] for i in kept) if can_join(self.cache) else 0
+        trim(self.cache, unused)
+        padding = [self.padding[i] - unused for i in kept]
+        return _Batch([self.rows[i] for i in kept], padding, self.width - unused, self.cache, self.logits[kept])
+
+
+def _joined(batches: Sequence[_Batch]) -> _Batch:
+    """The rows of all, on the columns of the widest."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.width for batch in batches)
+    join(batches[0].cache, [batch.cache for batch in batches[1:]])
+    return _Batch(
+        rows=[row for batch in batches for row in batch.rows],
+        padding=[n + width - batch.width for batch in batches for n in batch.padding],
+        width=width,
+        cache=batches[0].cache,
+        logits=torch.cat([batch.logits for batch in batches]),
+    )
+
+
 class TransformersEngine:
     """Samples from `model` in place; what was trained last is what answers.
+
+    The cache holds keys and values of at most `max_tokens` tokens and padding, and some room.
 
     Args:
         model: any causal language model of transformers, LoRA adapters included.
         tokenizer: turns sampled ids into text.
         eos_ids: ids that end an answer.
         autocast: makes the context of the arithmetic.
-        max_tokens: bound on rows x (longest query + answer) of one batch.
+        max_tokens: bound on rows x (longest query + answer) of the batch; the other rows wait.
     """
 
     def __init__(
@@ -59,110 +111,122 @@ class TransformersEngine:
     @torch.no_grad()
     def generate(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One answer for each query, in their order; see `Engine`."""
-        answers: list[Completion | None] = [None] * len(queries)
-        by_length = sorted(range(len(queries)), key=lambda i: -len(queries[i]))
-        while by_length:
-            longest = len(queries[by_length[0]]) + sampling.max_new_tokens
-            rows = max(1, self._max_tokens // longest)
-            batch, by_length = by_length[:rows], by_length[rows:]
-            with self._autocast():
-                done = self._sample([queries[i] for i in batch], [seeds[i] for i in batch], sampling)
-            for i, row in zip(batch, done, strict=True):
-                text = self._tokenizer.decode(row.ids, skip_special_tokens=True)
-                answers[i] = Completion(text, row.ids, row.logprobs, row.finish or "length")
-        return [a for a in answers if a is not None]
+        rows = [
+            _Row(tuple(query), uniforms(seed, sampling.max_new_tokens))
+            for query, seed in zip(queries, seeds, strict=True)
+        ]
+        with self._autocast():
+            self._sample(rows, sampling)
+        return [
+            Completion(
+                self._tokenizer.decode(row.ids, skip_special_tokens=True),
+                row.ids,
+                row.logprobs,
+                row.finish or "length",
+            )
+            for row in rows
+        ]
 
-    def _sample(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[_Row]:
+    def _sample(self, rows: Sequence[_Row], sampling: Sampling) -> None:
+        """Writes an answer into every row."""
+        most = max(1, self._max_tokens // (max(len(row.query) for row in rows) + sampling.max_new_tokens))
+        waiting = sorted(rows, key=lambda row: (-len(row.query), row.query))
+        batch: _Batch | None = None
+        while waiting or batch:
+            batch = self._filled(batch, waiting, most)
+            self._draw(batch, sampling)
+            batch = batch.without_ended()
+            if batch:
+                batch = self._advanced(batch)
+
+    def _filled(self, batch: _Batch | None, waiting: list[_Row], most: int) -> _Batch:
+        """The batch with waiting rows in its free places, once a quarter is free: joining moves the whole cache."""
+        parts = [batch] if batch else []
+        free = most - len(batch.rows) if batch else most
+        if 4 * free < most:
+            free = 0
+        while waiting and free and (not parts or can_join(parts[-1].cache)):
+            parts.append(self._begin(_first_pass(waiting, free)))
+            free -= len(parts[-1].rows)
+        return _joined(parts)
+
+    def _begin(self, rows: list[_Row]) -> _Batch:
+        """The first pass over the queries of `rows`, each distinct one read once."""
+        place = {query: i for i, query in enumerate(dict.fromkeys(row.query for row in rows))}
+        width = max(len(query) for query in place)
+        padding = [width - len(query) for query in place]
+        ids = [[0] * (width - len(query)) + list(query) for query in place]
+        logits, cache = self._forward(ids, padding, width, None)
+        copies = [place[row.query] for row in rows]
+        select(cache, copies, logits.device)
+        give_room(cache)
+        return _Batch(rows, [padding[i] for i in copies], width, cache, logits[copies])
+
+    def _draw(self, batch: _Batch, sampling: Sampling) -> None:
+        """The next token of every row."""
+        numbers = torch.tensor([row.uniforms[len(row.ids)] for row in batch.rows], device=batch.logits.device)
+        chosen, logprobs = draw(batch.logits, numbers, sampling)
+        for row, token, logprob in zip(batch.rows, chosen.tolist(), logprobs.tolist(), strict=True):
+            if not math.isfinite(logprob):
+                raise FloatingPointError(
+                    "the policy's next-token distribution is not finite: its weights hold NaN or infinity. "
+                    "Go back to the last checkpoint and lower learning_rate"
+                )
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            row.finish = self._finish(row.ids, sampling)
+
+    def _advanced(self, batch: _Batch) -> _Batch:
+        """The batch after a pass over the newest token of every row."""
+        newest = [[row.ids[-1]] for row in batch.rows]
+        logits, cache = self._forward(newest, batch.padding, batch.width + 1, batch.cache)
+        return _Batch(batch.rows, batch.padding, batch.width + 1, cache, logits)
+
+    def _forward(
+        self, ids: list[list[int]], padding: list[int], width: int, cache: Cache | None
+    ) -> tuple[Tensor, Cache]:
+        """Logits of the next token, and the cache with `ids` in it; without padding the model needs no mask."""
         device = next(self._model.parameters()).device
-        uniforms = torch.stack([_uniforms(seed, sampling.max_new_tokens) for seed in seeds]).to(device)
-        ends = self._eos_ids | set(sampling.stop_token_ids)
-        rows = [_Row(i) for i in range(len(queries))]
-        active = list(rows)
-        ids, mask = _left_pad(queries, device)
-        cache: Any = None
-        for step in range(sampling.max_new_tokens):
-            logits, cache = self._forward(ids, mask, cache)
-            chosen, logprobs = _draw(logits, uniforms[[row.index for row in active], step], sampling)
-            for row, token, logprob in zip(active, chosen.tolist(), logprobs.tolist(), strict=True):
-                row.ids.append(token)
-                row.logprobs.append(logprob)
-                if token in ends or self._completes_stop_string(row.ids, sampling.stop_strings):
-                    row.finish = "stop"
-            going = [i for i, row in enumerate(active) if row.finish is None]
-            if not going or step + 1 == sampling.max_new_tokens:
-                break
-            if len(going) < len(active):
-                keep = torch.tensor(going, device=device)
-                cache.batch_select_indices(keep)
-                chosen, mask, active = chosen[keep], mask[keep], [active[i] for i in going]
-            ids = chosen[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        return rows
-
-    def _forward(self, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Logits of the next token, and the cache with `ids` in it."""
-        optional = {
-            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
-            "logits_to_keep": 1,
-        }
-        inputs = {name: value for name, value in optional.items() if name in self._accepts}
-        out = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **inputs)
+        inputs: dict[str, Any] = {"logits_to_keep": 1}
+        if any(padding):
+            position = torch.arange(width, device=device) - torch.tensor(padding, device=device)[:, None]
+            inputs["position_ids"] = position[:, -len(ids[0]) :].clamp(min=0)
+            inputs["attention_mask"] = (position >= 0).long()
+        out = self._model(
+            input_ids=torch.tensor(ids, device=device),
+            past_key_values=cache,
+            use_cache=True,
+            **{name: value for name, value in inputs.items() if name in self._accepts},
+        )
         filled = getattr(out, "past_key_values", None)
-        if filled is None:
+        if not isinstance(filled, Cache):
             raise ValueError(
                 f"{type(self._model).__name__} keeps no key-value cache, which generate() needs; sample answers in "
                 "another way and give their ids to step()"
             )
         return out.logits[:, -1].float(), filled
 
-    def _completes_stop_string(self, ids: list[int], stops: tuple[str, ...]) -> bool:
-        if not stops:
-            return False
-        # A token carries at least a byte, so the last tokens that could spell the longest stop are enough to look at.
-        window = ids[-(max(len(s.encode()) for s in stops) + 4) :]
-        text = self._tokenizer.decode(window, skip_special_tokens=True)
-        return any(stop in text for stop in stops)
+    def _finish(self, ids: list[int], sampling: Sampling) -> FinishReason | None:
+        """Why an answer ends with the last of `ids`, if it does."""
+        if ids[-1] in self._eos_ids or ids[-1] in sampling.stop_token_ids:
+            return "stop"
+        if sampling.stop_strings:
+            # A token carries at least a byte: the last ones that could spell the longest stop are enough to look at.
+            window = ids[-(max(len(s.encode()) for s in sampling.stop_strings) + 4) :]
+            text = self._tokenizer.decode(window, skip_special_tokens=True)
+            if any(stop in text for stop in sampling.stop_strings):
+                return "stop"
+        return "length" if len(ids) == sampling.max_new_tokens else None
 
 
-def _uniforms(seed: int, count: int) -> Tensor:
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
-
-
-def _left_pad(queries: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(q) for q in queries)
-    ids = torch.tensor([[0] * (width - len(q)) + list(q) for q in queries], device=device)
-    mask = torch.tensor([[0] * (width - len(q)) + [1] * len(q) for q in queries], device=device)
-    return ids, mask
-
-
-def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Token ids and their log-probabilities under the distribution they are drawn from."""
-    logits = _filtered(logits / sampling.temperature, sampling)
-    normaliser = logits.logsumexp(-1)
-    if sampling.greedy:
-        chosen = logits.argmax(-1)
-    else:
-        cumulative = (logits - normaliser[:, None]).exp().cumsum(-1)
-        threshold = (uniforms * cumulative[:, -1])[:, None]
-        chosen = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
-    logprobs = logits.gather(-1, chosen[:, None]).squeeze(-1) - normaliser
-    if not bool(torch.isfinite(logprobs).all()):
-        raise FloatingPointError(
-            "the policy's next-token distribution is not finite: its weights hold NaN or infinity. "
-            "Go back to the last checkpoint and lower learning_rate"
-        )
-    return chosen, logprobs
-
-
-def _filtered(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Cuts the distribution to its `top_k` tokens and to those that make up `top_p` of its mass."""
-    if sampling.top_k > 0:
-        least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if sampling.top_p < 1:
-        ordered, order = logits.sort(descending=True)
-        mass = ordered.softmax(-1)
-        outside = mass.cumsum(-1) - mass >= sampling.top_p
-        beyond = torch.zeros_like(outside).scatter(-1, order, outside)
-        logits = logits.masked_fill(beyond, -torch.inf)
-    return logits
+def _first_pass(waiting: list[_Row], free: int) -> list[_Row]:
+    """Takes as many rows from the front of `waiting` as are read together: at most `free`, of about one length."""
+    queries: set[tuple[int, ...]] = set()
+    count = 0
+    for row in waiting[:free]:
+        queries.add(row.query)
+        if count and len(queries) * len(waiting[0].query) > _FIRST_PASS:
+            break
+        count += 1
+    taken, waiting[:count] = waiting[:count], []
+    return taken
