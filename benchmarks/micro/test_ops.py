@@ -5,7 +5,7 @@ import torch
 
 from surefoot.ops.gae import gae
 from surefoot.ops.kl import kl_estimate
-from surefoot.ops.logprobs import entropy, token_logprobs
+from surefoot.ops.logprobs import entropy, logprobs_and_entropies, token_logprobs
 from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import length_mask, masked_whiten
 
@@ -66,6 +66,15 @@ def test_log_probabilities_and_their_gradient(benchmark, logits):
 
     def run() -> None:
         token_logprobs(logits, ids).sum().backward()
+
+    benchmark(run)
+
+
+def test_log_probabilities_with_entropies_and_their_gradient(benchmark, logits):
+    ids = torch.zeros(len(logits), dtype=torch.long)
+
+    def run() -> None:
+        logprobs_and_entropies(logits, ids)[0].sum().backward()
 
     benchmark(run)
 
