@@ -57,7 +57,7 @@ def test_an_iteration_of_ours_does_the_work_that_the_workload_says():
 def test_the_toy_runs_from_end_to_end(capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(launch.ROOT / "src"))
     kept = {}
-    monkeypatch.setattr(run, "keep", lambda path, results: kept.update(results))
+    monkeypatch.setattr(run, "keep", kept.update)
     run.main(["--quick", "--no-peer", "--threads", "1", "--setting", "ours", "--part", "iteration"])
     printed = capsys.readouterr().out
     assert "| toy | surefoot |" in printed
