@@ -36,7 +36,7 @@ class RemoteOptions:
     batch_size: int = 32
     """Answers of one request."""
     concurrency: int = 8
-    """Requests on their way at the same time."""
+    """Requests on their way at the same time, of each process."""
     connect_timeout: float = 5.0
     """Seconds to connect."""
     read_timeout: float = 60.0
