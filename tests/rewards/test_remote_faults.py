@@ -159,6 +159,7 @@ def test_only_missing_scores_are_asked_for_again():
     assert output.scores == SCORES
     assert [request.body["query"] for request in service.requests] == [["Q: yes", "Q: no", "Q: perhaps"], ["Q: no"]]
     assert output.metrics == {"size": 2.0, "retries": 1.0}
+    assert len({request.headers["x-request-id"] for request in service.requests}) == 2  # another question
 
 
 def test_numbered_replies_that_lack_numbers_are_completed():
