@@ -51,7 +51,10 @@ def assemble(
                 parameter.data = parameter.data.float()  # a step of 1e-6 vanishes in the rounding of bfloat16
         reference = _reference(policy, ref_model, adapted)
         value = _critic(policy, value_model, critic)
-    return ActorCritic(policy, value, reference, bfloat16=bfloat16, gradient_checkpointing=gradient_checkpointing)
+    models = ActorCritic(policy, value, reference, bfloat16=bfloat16, gradient_checkpointing=gradient_checkpointing)
+    if bfloat16 and reference.model is not policy:
+        hold_in_bfloat16(reference.model)  # not so a base under LoRA: others may run it without autocast, or merge it
+    return models
 
 
 def lora_config(r: int, alpha: int) -> Any:
@@ -106,6 +109,19 @@ def _reference(policy: Any, ref_model: Any, adapted: bool) -> Reference:
         return Reference(policy, lambda: adapters_off(policy))
     _copy_adapter(policy, REFERENCE_ADAPTER)
     return Reference(policy, lambda: adapter_active(policy, REFERENCE_ADAPTER))
+
+
+def hold_in_bfloat16(model: nn.Module) -> None:
+    """Rounds the weights of linear layers once, as autocast would at every pass: the same numbers, half the memory.
+
+    Embeddings and norms stay as they are, as under autocast; an output matrix tied to the embeddings is untied.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            for name, parameter in layer.named_parameters(recurse=False):
+                setattr(layer, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
 
 
 def _is_fresh(policy: Any) -> bool:

@@ -188,6 +188,17 @@ class ActorCritic:
         """The context in which passes are computed."""
         return arithmetic(self.device, bfloat16=self._bfloat16)
 
+    @contextlib.contextmanager
+    def sampling(self) -> Iterator[None]:
+        """The same for many passes without a graph, between which autocast keeps what it has made of the weights.
+
+        It keeps those that take gradients only; a frozen base under LoRA it would round again for every token.
+        """
+        with _gradients_as_they_were(self.policy), self.arithmetic():
+            for parameter in self.policy.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            yield
+
 
 # ---------------------------------------------------------------------------------------------- parts of models
 def disable_dropout(model: nn.Module) -> None:

@@ -120,7 +120,7 @@ class PPOTrainer:
             )
         self.context = context_length(self.policy)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
-        self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.arithmetic)
+        self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
         self.reward: RewardMix | None = None
         if reward is not None:
             special = tokenizer.all_special_tokens
