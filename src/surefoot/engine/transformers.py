@@ -19,9 +19,10 @@ from transformers.cache_utils import Cache
 
 from surefoot.engine.cache import can_join, give_room, join, select, trim
 from surefoot.engine.draw import draw, uniforms
+from surefoot.engine.weights import ready_for_decoding
 from surefoot.types import Completion, FinishReason, Sampling
 
-_FIRST_PASS = 1024
+_FIRST_PASS = 512
 """Tokens of one first pass, padding included: enough for full speed, and few enough that the rows are alike."""
 
 
@@ -80,7 +81,8 @@ def _joined(batches: Sequence[_Batch]) -> _Batch:
 class TransformersEngine:
     """Samples from `model` in place; what was trained last is what answers.
 
-    The cache holds keys and values of at most `max_tokens` tokens and padding, and some room.
+    Memory: keys and values of at most `max_tokens` tokens and padding (2 x layers x key heads x size of a head numbers
+    a token) and of 32 columns of room a row, one layer of them twice; and a copy of the linear weights for the while.
 
     Args:
         model: any causal language model of transformers, LoRA adapters included.
@@ -108,14 +110,14 @@ class TransformersEngine:
         inner = inner.get_base_model() if hasattr(model, "get_base_model") else inner
         self._accepts = set(inspect.signature(inner.forward).parameters)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One answer for each query, in their order; see `Engine`."""
         rows = [
             _Row(tuple(query), uniforms(seed, sampling.max_new_tokens))
             for query, seed in zip(queries, seeds, strict=True)
         ]
-        with self._autocast():
+        with self._autocast(), ready_for_decoding(self._model):
             self._sample(rows, sampling)
         return [
             Completion(
