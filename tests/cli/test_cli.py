@@ -384,4 +384,4 @@ def test_the_command_line_and_the_files_reach_the_trainer(fake_run, monkeypatch,
     monkeypatch.setattr(cli, "run_ppo", lambda config, **how: seen.append((config, how)) or 0)
     assert cli.main(["ppo", "--config", "run.yaml", "--learning_rate", "2e-6", "--stop-strings", "a", "b"]) == 0
     expected = PPOConfig(model_name="m", learning_rate=2e-6, seed=4, stop_strings=("a", "b"))
-    assert seen == [(expected, {"quiet": False, "resume": False})]
+    assert seen == [(expected, {"quiet": False, "resume": False, "profile": False})]
