@@ -143,7 +143,8 @@ class Rounded(TorchDispatchMode):
         super().__init__()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+        copies = function in (torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype)
+        if copies and torch.bfloat16 in (*args[1:], *(kwargs or {}).values()) and args[0].dtype == torch.float32:
             self.counts[self.weights.get(args[0].data_ptr(), "another tensor")] += 1
         return function(*args, **(kwargs or {}))
 
