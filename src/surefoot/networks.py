@@ -55,7 +55,7 @@ class Trunk:
         device = next(self.module.parameters()).device
         if device.type != "cpu" or self.module.config._attn_implementation != "sdpa":
             return False
-        rows = _trial_rows((3, _TRIED - 3), device)
+        rows = _trial_rows((3, _TRIED - 3), self.module)
         try:
             packed = self._end_to_end(rows)
         except (TypeError, ValueError, RuntimeError):  # it takes no positions, no lengths, or only one row at a time
@@ -93,7 +93,7 @@ class Head:
         Raises:
             ValueError: none does.
         """
-        ids = _trial_rows((_TRIED,), next(self._trunk.parameters()).device).ids[None]
+        ids = _trial_rows((_TRIED,), self._trunk).ids[None]
         output = self._trunk(input_ids=ids, use_cache=False)
         self._output_type = type(output)
         states, wanted = output.last_hidden_state[0], self._model(input_ids=ids, use_cache=False).logits[0]
@@ -117,10 +117,13 @@ def _giving(trunk: nn.Module, output_type: Callable[..., Any], states: Tensor) -
         del trunk.forward
 
 
-def _trial_rows(lengths: tuple[int, ...], device: torch.device) -> Rows:
+def _trial_rows(lengths: tuple[int, ...], trunk: Any) -> Rows:
+    """Rows of tokens that the trunk's vocabulary, however small, has."""
+    embedding = trunk.get_input_embeddings()
+    device = embedding.weight.device
     each = [torch.arange(n, device=device) for n in lengths]
     nothing = torch.zeros(0, dtype=torch.long, device=device)
-    ids = torch.arange(sum(lengths), device=device)
+    ids = torch.arange(sum(lengths), device=device) % embedding.num_embeddings
     return Rows(ids, torch.cat(each), lengths, nothing, nothing, torch.tensor(lengths, device=device).cumsum(0) - 1)
 
 

@@ -11,7 +11,7 @@ from test_architectures import FAMILIES, tiny_model
 
 from surefoot import models as models_module
 from surefoot import trainer as trainer_module
-from surefoot.networks import Trunk, trunk_of
+from surefoot.networks import Head, Trunk, trunk_of
 from surefoot.rows import join_rows
 
 SIX_RAGGED = [(3, 6), (9, 1), (1, 11), (5, 4), (7, 9), (12, 8)]
@@ -79,6 +79,12 @@ def test_a_model_that_would_mix_rows_end_to_end_is_found_out_and_padded(family):
 
 def split(rows):
     return rows.ids.split(list(rows.lengths))
+
+
+def test_a_vocabulary_of_four_tokens_is_enough_to_be_tried():
+    model = tiny.tiny_llama(vocab_size=4, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    assert Trunk(trunk_of(model)).packs
+    assert Head(model)(torch.zeros(3, 32)).shape == (3, 4)
 
 
 def test_a_window_slides_within_each_row_also_end_to_end():
