@@ -1,6 +1,7 @@
 """The command `surefoot`. Heavy imports wait inside the commands, so that help and mistakes answer at once."""
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from surefoot.arguments import Parser, UsageError, add_options, nearest_command,
 from surefoot.config import PPOConfig
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
 from surefoot.settings import load_settings
+from surefoot.terminal import presentable, visible, visible_lines
 from surefoot.threads import departure, share_cores
 
 if TYPE_CHECKING:
@@ -44,9 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except (UsageError, *FAILURES) as error:
         if "--debug" in given:
-            traceback.print_exc()
+            _complain(f"where it happened:\n{traceback.format_exc()}")
         _complain(f"error: {error or type(error).__name__}{_hint(error, given)}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - a defect: it too is told without secrets and control characters
+        _complain(f"a defect of surefoot, please report it:\n{traceback.format_exc()}")
+        _complain(f"error: {type(error).__name__}: {error}")
+        return EXIT_FAILED
     except KeyboardInterrupt as stopped:
         _complain(f"stopped by Ctrl-C{'; ' if stopped.args else ''}{stopped}")
         return EXIT_INTERRUPTED
@@ -309,7 +315,7 @@ def serve_reward(arguments: Sequence[str]) -> int:
         from surefoot.serve import RewardServer
 
         server = RewardServer(make_reward(given.reward), given.host, given.port, token_from(given.token_env))
-    print(f"serving  {', '.join(server.reward.rewards)}\nready    openrlhf+{server.url}", flush=True)
+    print(f"serving  {visible(', '.join(server.reward.rewards))}\nready    openrlhf+{server.url}", flush=True)
     server.serve_until_signalled()
     print("stopped")
     return EXIT_OK
@@ -370,11 +376,19 @@ def _console() -> "Console":
 
 
 def _say(console: "Console", text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(visible_lines(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _complain(text: str) -> None:
-    print(f"surefoot: {text}", file=sys.stderr)
+    print(f"surefoot: {presentable(text)}", file=sys.stderr)
+
+
+class _Complaints(logging.Handler):
+    """Our log records as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Says it."""
+        _complain(f"{record.levelname.lower()}: {self.format(record)}")
 
 
 @contextmanager
@@ -388,10 +402,16 @@ def _usage_errors() -> Iterator[None]:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings as one line on standard error, without the place in our code that they come from."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
-        yield
+    """Warnings and what is logged, each on standard error without the place in our code that it comes from."""
+    complaints = _Complaints(logging.WARNING)
+    logger = logging.getLogger("surefoot")
+    logger.addHandler(complaints)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
+            yield
+    finally:
+        logger.removeHandler(complaints)
 
 
 def _new_folder(model_name: str) -> str:

@@ -25,8 +25,9 @@ import torch
 
 from surefoot.config import PPOConfig
 from surefoot.lock import FolderLock
-from surefoot.redaction import command_line, hide_userinfo
+from surefoot.redaction import command_line, hide_values, redact
 from surefoot.settings import to_yaml
+from surefoot.terminal import presentable
 from surefoot.threads import usable_cores, waiting
 from surefoot.types import StepStats
 
@@ -67,7 +68,7 @@ class RunFolder:
         """Makes the folder and writes what was asked for and where it runs.
 
         Args:
-            config: the resolved options. User names and passwords in addresses are not written.
+            config: the resolved options. What is a secret wherever it stands is not written.
             command: the command line. None: this process's own. Secrets are blanked.
             resume: go on in a folder that holds a run already.
 
@@ -82,7 +83,7 @@ class RunFolder:
             )
         self._samples.mkdir(parents=True, exist_ok=True)
         self._result.unlink(missing_ok=True)
-        _replace(self.path / "config.yaml", hide_userinfo(to_yaml(config)).encode())
+        _replace(self.path / "config.yaml", hide_values(to_yaml(config)).encode())
         _replace(self.path / "environment.json", _dump(environment(command), indent=2))
 
     def log_step(self, stats: StepStats, samples: Sequence[Mapping[str, Any]], *, with_samples: bool) -> None:
@@ -106,7 +107,7 @@ class RunFolder:
 
     def finish(self, reason: str) -> None:
         """Writes why the run ended. A run without this file is going on, or was interrupted."""
-        _replace(self._result, _dump({"reason": reason, "finished": _now()}, indent=2))
+        _replace(self._result, _dump({"reason": redact(reason), "finished": _now()}, indent=2))
 
     def truncate_after(self, step: int) -> None:
         """Drops what was written past `step`, so that a run resumed from its checkpoint says nothing twice."""
@@ -313,8 +314,7 @@ class _Guarded:
             action()
         except Exception as error:  # noqa: BLE001 - any failure of a foreign service, and the run goes on
             if not self._warned:
-                message = (
-                    f"the tracker {self._name} failed ({type(error).__name__}: {error}); the run goes on without it"
-                )
+                reason = f"{type(error).__name__}: {presentable(str(error))}"
+                message = f"the tracker {self._name} failed ({reason}); the run goes on without it"
                 _LOG.warning("%s", message + ", its own files are complete")
             self._warned = True

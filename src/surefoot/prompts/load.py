@@ -23,6 +23,7 @@ from surefoot.prompts.encode import (
     truncate_left,
 )
 from surefoot.prompts.read import Row, Source, read_source
+from surefoot.terminal import visible
 from surefoot.types import Message, Prompt
 
 Overlong = Literal["error", "drop", "truncate_left"]
@@ -137,11 +138,6 @@ def load_prompts(
         how = _format(found, prompt_column, prompt_template)
         encoded = _encode_rows(tokenizer, found.rows, how, prompt_template, read_chat_template(chat_template))
     return _sift(tokenizer, found, how, encoded, max_prompt_tokens, overlong)
-
-
-def visible(text: str) -> str:
-    """The text on one line: control, format and odd space characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 # ---------------------------------------------------------------------------------------------- rows -> prompts
