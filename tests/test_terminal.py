@@ -26,6 +26,11 @@ def test_only_the_line_ends_of_several_lines_stay():
     assert visible("a\nb") == "a\\nb"
 
 
+def test_the_middle_of_an_endless_line_is_left_out():
+    shown = presentable("short\n" + "a" * 5000 + "b" * 5000)
+    assert shown == "short\n" + "a" * 1000 + " ...(8000 characters)... " + "b" * 1000
+
+
 def test_what_is_shown_once_can_be_shown_again():
     shown = presentable(STEERING)
     assert presentable(shown) == shown

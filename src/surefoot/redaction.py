@@ -21,7 +21,7 @@ _SHORTEST = 8
 _ASSIGNMENT = re.compile(r"""(?<![\w.-])(?P<name>[\w.-]++)["']?\s*+[=:]\s*+""")
 _OPTION = re.compile(r"(?<![\w.-])(?P<name>--?[\w.-]++)\s++(?!-)")
 _VALUE = re.compile(r"""(?:"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?|[^\s"'&,;]+)""", re.DOTALL)
-_SCHEME = r"(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)"
+_SCHEME = r"(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]++:/{1,2})"  # a path makes one / of two
 _USERINFO = re.compile(rf"{_SCHEME}(?:[^\s/]*@|[^\s/@:]*:(?!\d+(?:[/?#\s]|$))[^\s@]{{0,200}}@)", re.IGNORECASE)
 _ADDRESS = re.compile(rf"""{_SCHEME}[^\s"'<>]*""", re.IGNORECASE)
 _ISSUED = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abp]-)[\w-]{16,}")

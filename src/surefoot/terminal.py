@@ -4,6 +4,8 @@ from typing import Any
 
 from surefoot.redaction import hide_values, redact
 
+LONGEST_LINE = 2000
+
 
 def visible(text: str) -> str:
     """The text on one line: control, format and odd space characters as escapes."""
@@ -13,13 +15,21 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The same for a text of several lines, whose line ends stay; what is a secret wherever it stands is blanked."""
-    return "\n".join(visible(line) for line in hide_values(text).split("\n"))
+    """The same for a text of several lines, whose line ends stay; what is a secret wherever it stands is blanked.
+
+    Of a line that is longer than a few screens the middle is left out.
+    """
+    return "\n".join(visible(_shortened(line)) for line in hide_values(text).split("\n"))
 
 
 def presentable(text: str) -> str:
     """The same for a message, in which `key: value` speaks of a secret; such values are blanked too."""
     return visible_lines(redact(text))
+
+
+def _shortened(line: str) -> str:
+    left_out, half = len(line) - LONGEST_LINE, LONGEST_LINE // 2
+    return line if left_out <= 0 else f"{line[:half]} ...({left_out} characters)... {line[-half:]}"
 
 
 def brief(value: Any, limit: int = 80) -> str:

@@ -27,7 +27,7 @@ from surefoot.config import PPOConfig
 from surefoot.lock import FolderLock
 from surefoot.redaction import command_line, hide_values, redact
 from surefoot.settings import to_yaml
-from surefoot.terminal import presentable
+from surefoot.terminal import brief, presentable
 from surefoot.threads import usable_cores, waiting
 from surefoot.types import StepStats
 
@@ -180,14 +180,21 @@ def _now() -> str:
 
 # ---------------------------------------------------------------------------------------------- lines of JSON
 def _dump(record: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """One line of strict JSON; readable letters stay, lone surrogates become the JSON escapes they need."""
+    """One line of strict JSON; readable letters stay, all others are JSON's escapes."""
     bad: dict[str, str] = {}
     text = json.dumps(_finite(record, "", bad), ensure_ascii=False, allow_nan=False, indent=indent, default=float)
     if bad:
         text = json.dumps(
             _finite(record, "", {}) | {_NONFINITE: bad}, ensure_ascii=False, indent=indent, default=float
         )
-    return (text + "\n").encode("utf-8", "backslashreplace")
+    return (_escaped(text) + "\n").encode()
+
+
+def _escaped(text: str) -> str:
+    """JSON whose unprintable characters are escapes: it ends no line, steers no terminal, is UTF-8."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _finite(value: Any, path: str, bad: dict[str, str]) -> Any:
@@ -267,28 +274,38 @@ _ARGUMENTS: Mapping[str, _Arguments] = {  # run name, folder -> arguments: most 
 }
 
 
-def make_tracker(log_with: str | None, run_name: str, folder: str | Path) -> Tracker | None:
-    """The tracker of that name, started; None where none is asked for. Call it on the main process only.
+def find_tracker(log_with: str) -> Any:
+    """Accelerate's class for the tracker of that name.
 
     Raises:
         ValueError: a name that accelerate does not know, or a package that is not installed.
     """
-    if log_with is None:
-        return None
-    from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    PartialState()  # accelerate's trackers log through it
 
     known = {str(getattr(name, "value", name)): kind for name, kind in LOGGER_TYPE_TO_CLASS.items()}
     if log_with not in known:
-        raise ValueError(f"log_with={log_with!r} is not a tracker; known are {', '.join(sorted(known))}")
+        raise ValueError(f"log_with={brief(log_with)} is not a tracker; known are {', '.join(sorted(known))}")
     if importlib.util.find_spec(log_with) is None:
         extra = log_with in ("tensorboard", "wandb", "trackio")
         package = f'"surefoot[{log_with}]"' if extra else log_with.replace("_", "-")
         raise ValueError(f"log_with={log_with!r} needs a package that is missing: pip install {package}")
+    return known[log_with]
+
+
+def make_tracker(log_with: str | None, run_name: str, folder: str | Path) -> Tracker | None:
+    """The tracker of that name, started; None where none is asked for. Call it on the main process only.
+
+    Raises:
+        ValueError: it is not to be had (see `find_tracker`).
+    """
+    if log_with is None:
+        return None
+    kind = find_tracker(log_with)
+    from accelerate import PartialState
+
+    PartialState()  # accelerate's trackers log through it
     arguments = _ARGUMENTS.get(log_with, lambda run, _: {"run_name": run})
-    tracker = known[log_with](**arguments(run_name, str(folder)))
+    tracker = kind(**arguments(run_name, str(folder)))
     tracker.main_process_only = False  # the caller is the main process
     tracker.start()
     return _Guarded(log_with, tracker)

@@ -45,7 +45,7 @@ from surefoot.stages import SAMPLING, SCORING, stage
 from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statistics, step_statistics
 from surefoot.stopping import StopRules
 from surefoot.threads import warn_of_spinning
-from surefoot.tracking import RunFolder
+from surefoot.tracking import RunFolder, find_tracker
 from surefoot.types import Experience, Prompt, Rollout, StepStats
 from surefoot.update import first_minibatch, update
 
@@ -95,6 +95,8 @@ class PPOTrainer:
     ) -> None:
         if tokenizer is None:
             raise ValueError("tokenizer is missing: give the policy's, AutoTokenizer.from_pretrained(model_name)")
+        if config.log_with is not None:
+            find_tracker(config.log_with)
         if peft_config is None and config.lora_r > 0:
             peft_config = lora_config(config.lora_r, config.lora_alpha)
         self.config = config
