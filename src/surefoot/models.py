@@ -18,6 +18,7 @@ from surefoot.networks import Head, Trunk, hidden_size_of, trunk_of
 from surefoot.rows import Rows
 
 LOGITS_BYTES = 64 * 2**20  # of one tensor of logits in float32; a pass holds about four of them at a time
+LOGITS_BYTES_ON_GPU = 2**30  # enough rows for a GPU's products
 REFERENCE_ADAPTER, CRITIC_ADAPTER = "surefoot_reference", "surefoot_critic"
 
 
@@ -126,7 +127,7 @@ class ActorCritic:
     def states_per_piece(self) -> int:
         """How many states are read as logits at a time, so that these take a fixed amount of memory."""
         width: int = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        return max(1, LOGITS_BYTES // (4 * width))
+        return max(1, (LOGITS_BYTES_ON_GPU if self.device.type == "cuda" else LOGITS_BYTES) // (4 * width))
 
     # ------------------------------------------------------------------------------------- passes
     def states(self, rows: Rows) -> Float[Tensor, "T H"]:
