@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot.arithmetic import arithmetic
+from surefoot.kernels import fuse
 from surefoot.networks import Head, Trunk, hidden_size_of, trunk_of
 from surefoot.rows import Rows
 
@@ -88,10 +89,14 @@ class ActorCritic:
         self.device = next(policy.parameters()).device
         self._bfloat16 = bfloat16
         critic.to(self.device)
+        trained = [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]
         for module in {id(m): m for m in (policy, critic, reference.model)}.values():
             module.eval()
+        if bfloat16 and self.device.type == "cuda":
+            for module in {id(m): m for m in (*trained, reference.model)}.values():
+                fuse(module)
         if gradient_checkpointing:
-            for module in [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]:
+            for module in trained:
                 disable_dropout(module)
                 _recompute_activations(module, self.arithmetic)
         self._checkpointing = gradient_checkpointing

@@ -8,6 +8,7 @@ from sampling import LENGTHS, engine, queries
 from steps import make_trainer, weights
 from tiny import tiny_gpt2, tiny_llama
 
+from surefoot.kernels import fuse
 from surefoot.networks import Trunk, trunk_of
 from surefoot.rows import join_rows
 from surefoot.types import Sampling
@@ -84,3 +85,23 @@ def test_rows_of_different_lengths_lie_end_to_end_in_half_precision_and_give_the
     assert (packed - padded).abs().max() < 0.06 * padded.abs().max()
     for name, gradient in g2.items():
         assert (g1[name] - gradient).norm() < 0.05 * gradient.norm()
+
+
+def test_liger_changes_the_model_it_is_given_and_its_numbers_by_a_rounding():
+    pytest.importorskip("liger_kernel", reason="the extra `liger` is not installed")
+    from transformers.models.llama import modeling_llama
+
+    names = dict(vars(modeling_llama))
+    gradients = []
+    for fused in (True, False):
+        model = tiny_llama(hidden_size=64, intermediate_size=128).cuda()
+        if fused:
+            assert fuse(model)
+            assert "forward" in vars(model.model.layers[0].mlp)
+        with torch.autocast("cuda", torch.bfloat16):
+            model(torch.tensor(queries((30, 30))).cuda()).logits.float().logsumexp(-1).sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    for name, gradient in gradients[1].items():
+        assert (gradients[0][name] - gradient).norm() < 0.05 * gradient.norm()
+    assert dict(vars(modeling_llama)) == names
+    assert "forward" not in vars(tiny_llama().model.layers[0].mlp)
