@@ -13,7 +13,7 @@ import pytest
 from fake_runs import FakeTrainer, evaluation, result, samples, stats
 from fake_service import Service, free_port, honest, score_of
 
-from surefoot import cli
+from surefoot import cli, running
 from surefoot.config import PPOConfig
 from surefoot.settings import load_settings
 
@@ -241,7 +241,7 @@ def fake_run(monkeypatch):
             making()
             return Run(trouble, config, callbacks)
 
-        monkeypatch.setattr(cli, "_make_trainer", make)
+        monkeypatch.setattr(running, "make_trainer", make)
         monkeypatch.setitem(sys.modules, "surefoot.report", SimpleNamespace(write_report=lambda f: f"{f}/report.html"))
 
     return prepare
