@@ -98,12 +98,18 @@ def ppo(arguments: Sequence[str]) -> int:
     general = parser.general
     files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
     general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
-    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder from its last checkpoint")
+    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, under its own settings")
+    general.add_argument("--fresh", action="store_true", help="begin anew; what output_dir holds is moved aside")
+    general.add_argument("--allow-changes", action="store_true", help="go on with options that make another run of it")
+    more = "go on with another number of processes"
+    general.add_argument("--allow-topology-change", action="store_true", help=more)
     general.add_argument("--dry-run", action="store_true", help="make one step, check it, and write nothing")
     general.add_argument("--profile", action="store_true", help="profile the second step; see profile/ in its folder")
     general.add_argument("--quiet", action="store_true", help="show only how the run ended")
     add_options(parser)
     given = parser.read(arguments)
+    if given.fresh and given.resume is not None:
+        raise UsageError("--resume goes on with a run and --fresh begins anew: give one of the two")
     with usage_errors():
         if given.resume is None:
             config = load_settings(given.config, options_of(given))
@@ -112,8 +118,11 @@ def ppo(arguments: Sequence[str]) -> int:
             config = config.replace(output_dir=given.resume)
     if given.dry_run:
         return dry_run_ppo(config)
-    return run_ppo(config, quiet=given.quiet, resume=given.resume is not None, profile=given.profile)
+    how = {name: getattr(given, name) for name in _RUN_FLAGS}
+    return run_ppo(config, **how)
 
+
+_RUN_FLAGS = ("quiet", "fresh", "profile", "allow_changes", "allow_topology_change")
 
 _PPO_EXAMPLES = """
 surefoot ppo --config run.yaml --learning-rate 2e-6
