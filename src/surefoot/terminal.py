@@ -1,0 +1,41 @@
+"""How a command speaks: to standard output, to standard error, and by its exit code. No torch in here."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from surefoot.arguments import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def console() -> "Console":
+    """Standard output; 110 wide where it is no terminal and nobody says otherwise."""
+    from rich.console import Console
+
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else 110)
+
+
+def say(screen: "Console", text: str) -> None:
+    """A text as it stands, without markup or colours of its own."""
+    screen.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """A line on standard error."""
+    print(f"surefoot: {text}", file=sys.stderr)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What goes wrong while a run is put together is the command line's or the config's fault."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
