@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-quick test check bench bench-quick bench-micro bench-neutral clean distclean
+.PHONY: help install demo demo-quick test test-gpu check bench bench-quick bench-micro bench-neutral clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -35,14 +35,17 @@ demo-quick: $(VENV)/.installed ## the same on a toy model, in two minutes
 	$(BIN)/surefoot demo --quick $(ARGS)
 
 test: $(VENV)/.installed ## the quick tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow and not demo and not soak" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow and not demo and not soak and not gpu" $(ARGS)
 
 check: $(VENV)/.demo ## everything that must hold: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not soak" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not soak and not gpu" $(ARGS)
+
+test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu $(ARGS)
 
 # The peer's packages contradict ours (another TRL), so they get an environment of their own; all versions are pinned.
 PEER := benchmarks/.peer

@@ -66,6 +66,13 @@ def bar_cell(bar: Bar, results: Results, workload: str) -> str:
     return f"**{form(value)}** ({needed}: {'met' if bar.met(value, workload) else 'not met'})"
 
 
+def failures(results: Results) -> str:
+    """Who ran out of memory where."""
+    titles = {(side, setting): title for side, setting, title in SIDES}
+    lines = [[f["workload"], titles[f["side"], f["setting"]]] for f in results.get("out_of_memory", [])]
+    return table(["workload", "out of memory"], lines)
+
+
 def bars(results: Results) -> str:
     """Every bar beside what was measured."""
     names = ("small", "ragged", "real")
@@ -181,20 +188,20 @@ def growth(results: Results) -> str:
 def heading(results: Results) -> str:
     """What was measured, where and when."""
     m = results["machine"]
-    device = m["gpu"] or f"{m['cpu']}, {m['cores']} cores"
-    without = "" if m["gpu"] else " There is no GPU in this machine, so the workload gpu was not run."
+    device = m["gpu"] or f"{m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {results['threads']} threads"
     return (
-        f"{device}, {m['memory_gib']} GiB, {results['threads']} threads; Python {m['python']}, torch {m['torch']}, "
+        f"{device}; Python {m['python']}, torch {m['torch']}, "
         f"transformers {m['transformers']}, TRL 1.12.0; commit {results['commit']}, {results['date'][:10]}, "
-        f"at a load of {results['load_before']:.1f}.{without}"
+        f"at a load of {results['load_before']:.1f}."
     )
 
 
 def document(results: Results) -> str:
     """All tables of one results file; those without numbers are left out."""
     parts = (
-        ("Bars", bars, True),
+        ("Bars", bars, not results["machine"]["gpu"]),
         ("Iterations", iterations, bool(workloads_in(results))),
+        ("Out of memory", failures, bool(results.get("out_of_memory"))),
         ("Seconds per stage", stages, bool(workloads_in(results))),
         ("Share of the matmul rate", shares, bool(workloads_in(results) and results["matmul"])),
         ("Beside a busy process", neighbours, any(run["part"] == "busy" for run in results["runs"])),
@@ -220,14 +227,14 @@ def summary(results: Results) -> str:
 
 
 def newest(folder: Path) -> list[Results]:
-    """The newest results of each machine, the newest machine first."""
+    """The newest results of each machine: first those without a GPU, the newest machine first."""
     found: dict[str, Results] = {}
     for path in folder.glob("*.json"):
         results = json.loads(path.read_text())
         name = f"{results['machine']['gpu'] or results['machine']['cpu']} {results['machine']['cores']}"
         if name not in found or results["date"] > found[name]["date"]:
             found[name] = results
-    return sorted(found.values(), key=lambda results: results["date"], reverse=True)
+    return sorted(found.values(), key=lambda results: (not results["machine"]["gpu"], results["date"]), reverse=True)
 
 
 def speed_document(all_results: Sequence[Results], method: str, notes: str) -> str:
@@ -240,11 +247,12 @@ def speed_document(all_results: Sequence[Results], method: str, notes: str) -> s
     return f"{opening}\n{measured}\n\n{notes.strip()}\n\n{method.strip()}\n"
 
 
-def readme_with(readme: str, results: Results) -> str:
-    """README's text with its table made anew."""
+def readme_with(readme: str, all_results: Sequence[Results]) -> str:
+    """README's text with its tables made anew, one for each machine."""
     head, rest = readme.split(BEGIN)
-    told = f"{heading(results)}\nHow it was measured, and every bar: [docs/speed.md](docs/speed.md)."
-    return head + "\n".join([BEGIN, summary(results), "", told, END]) + rest.split(END)[1]
+    tables = [f"{summary(results)}\n\n{heading(results)}" for results in all_results]
+    told = "How it was measured, and every bar: [docs/speed.md](docs/speed.md)."
+    return head + "\n".join([BEGIN, "\n\n".join(tables), "", told, END]) + rest.split(END)[1]
 
 
 def main() -> None:
@@ -254,7 +262,7 @@ def main() -> None:
     texts = [(FOLDER / name).read_text() for name in ("method.md", "notes.md")]
     (ROOT / "docs" / "speed.md").write_text(speed_document(found, *texts))
     readme = ROOT / "README.md"
-    readme.write_text(readme_with(readme.read_text(), found[0]))
+    readme.write_text(readme_with(readme.read_text(), found))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from benchmarks.workloads import WORKLOADS
 
 RESULTS = ROOT / "benchmarks" / "results"
 CPU_WORKLOADS = ("small", "ragged", "real", "real-lora")
+GPU_WORKLOADS = ("gpu-64", "gpu")
 QUIET = 0.5
 """Load average under which a machine counts as idle."""
 SAME = ("optimizer_steps", "prompt_tokens", "response_tokens", "weights")
@@ -40,6 +41,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="rounds of A B")
     parser.add_argument("--minutes", type=float, default=20, help="no further round is begun after so many")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="default: one for each core")
+    parser.add_argument("--gpu", action="store_true", help="the workloads of a GPU alone, without the other parts")
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--quick", action="store_true", help="the toy model, once: shows that everything works")
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}/<date>-<machine>.json")
@@ -48,8 +50,10 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--save keeps complete runs: leave out --part, --workload, --setting, --no-peer and --quick")
     if args.quick:
         args.workload, args.repeats = ["toy"], 1
+    if args.gpu:
+        args.part, args.workload = ["iteration"], list(GPU_WORKLOADS)
     args.part = args.part or list(PARTS)
-    args.workload = args.workload or [*CPU_WORKLOADS, *(["gpu"] if torch.cuda.is_available() else [])]
+    args.workload = args.workload or [*CPU_WORKLOADS, *(GPU_WORKLOADS if torch.cuda.is_available() else ())]
     args.setting = args.setting or ["like", "ours", *(["bf16"] if machine.cpu_has_bf16() else [])]
     args.env = environment(args.threads)
     return args
@@ -129,7 +133,14 @@ def add_run(args: argparse.Namespace, results: Results, name: str, side: str, se
     facts = {"part": "iteration", "neighbour": False, "waiting": "", **facts}
     module = "peer_trl" if side == "trl" else "ours"
     env = args.env | WAITING[facts["waiting"]]
-    found = launch(module, "--workload", name, "--setting", setting, env=env, peer=side == "trl") | facts
+    try:
+        found = launch(module, "--workload", name, "--setting", setting, env=env, peer=side == "trl") | facts
+    except RuntimeError as error:
+        if "OutOfMemoryError" not in str(error):
+            raise
+        results["out_of_memory"].append({"workload": name, "side": side, "setting": setting})
+        print(f"{name:9} {side:8} {setting:5} out of memory", flush=True)
+        return
     check_same(found, results["runs"])
     results["runs"].append(found)
     if args.save:
@@ -170,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "sampling": [],
         "vocabulary": [],
         "rows": [],
+        "out_of_memory": [],
     }
     if results["load_before"] > QUIET:
         print(f"this machine is busy (load {results['load_before']:.1f}): seconds measured now are worth little")

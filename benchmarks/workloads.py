@@ -84,7 +84,8 @@ WORKLOADS = {
         Workload("ragged", SMALL, 32, (16, 128), (8, 128), 4, 4),
         Workload("real", SMOLLM2, 8, (64, 64), (64, 64), 4, 2, rounds=2),
         Workload("real-lora", SMOLLM2, 8, (64, 64), (64, 64), 4, 2, lora_r=16, rounds=2),
-        Workload("gpu", QWEN2, 256, (256, 256), (256, 256), 1, 4, device="cuda"),
+        Workload("gpu", QWEN2, 256, (256, 256), (256, 256), 1, 4, device="cuda", rounds=1),
+        Workload("gpu-64", QWEN2, 64, (256, 256), (256, 256), 1, 4, device="cuda", rounds=2),  # TRL can hold this one
         Workload("toy", TOY, 8, (4, 16), (4, 16), 2, 2),
     )
 }

@@ -6,6 +6,7 @@ import torch
 
 from surefoot.callbacks import Evaluation, TrainResult
 from surefoot.config import PPOConfig
+from surefoot.progress import Progress
 from surefoot.types import Completion, Prompt, StepStats
 
 HEALTHY = {
@@ -73,6 +74,8 @@ class FakeRuntime:
     def share(self, rows):
         return list(rows)
 
+    together = staticmethod(nullcontext)
+
 
 class FakeModels:
     arithmetic = staticmethod(nullcontext)
@@ -94,9 +97,13 @@ class FakeTrainer:
         self.prompts = tuple(Prompt(f"prompt {i}", (i + 1,), index=i) for i in range(5))
         self.reward, self.runtime, self.models = FakeReward(), FakeRuntime(), FakeModels()
         self.policy = torch.nn.Linear(2, 2)
-        self.total_steps, self.steps_done = 100, 0
+        self.total_steps, self.folder, self.progress = 100, None, Progress()
         self.given = None
         self._stats = stats() if step_stats is None else step_stats
+
+    @property
+    def steps_done(self):
+        return self.progress.steps
 
     def generate(self, prompts, num_return_sequences=1):
         return [

@@ -131,7 +131,7 @@ def test_truncating_drops_every_trace_past_the_step_and_nothing_before(folder):
         folder.log_step(stats(step, loss=math.nan), [{"row": step}], with_samples=True)
         folder.log_evaluation(step, 8 * step, {"eval/score": float(step)}, [{"row": step}])
     folder.finish("finished")
-    folder.truncate_after(2)
+    assert folder.truncate_after(2, {1, 2}) == 1
     assert [m["step"] for m in folder.read_metrics()] == [1, 2]
     assert math.isnan(folder.read_metrics()[0]["loss"])
     assert [e["step"] for e in folder.read_evaluations()] == [1, 2]

@@ -6,6 +6,7 @@ the lengths of the rows come along as the keyword `row_lengths`, through the mod
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ def attend_within_rows(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if query.is_cuda:
+        return _attend_in_one_kernel(query, key, value, tuple(row_lengths), scaling, sliding_window), None
     lengths = list(row_lengths)
     rows = [
         _attend(q, k, v, scaling, sliding_window)
@@ -74,6 +77,27 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, wi
     distance = steps[:, None] - steps
     near = (distance >= 0) & (distance < window)
     return scaled_dot_product_attention(query, key, value, attn_mask=near, scale=scaling)
+
+
+def _attend_in_one_kernel(
+    query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None, window: int | None
+) -> Tensor:
+    """The same for all rows at once, by the FlashAttention that PyTorch carries for GPUs; half precision only."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest = _bounds(lengths, query.device), max(lengths)
+    half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    q, k, v = (x.squeeze(0).transpose(0, 1).to(half) for x in (query, key, value))
+    near = (-1 if window is None else window - 1, 0)
+    attended = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=near, scale=scaling)
+    assert isinstance(attended, Tensor)
+    return attended[None]
+
+
+@lru_cache(maxsize=4)
+def _bounds(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where rows begin and end; kept, since every layer of a pass asks for it."""
+    return torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
 
 
 def _plainly(

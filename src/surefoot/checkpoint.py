@@ -24,7 +24,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _UNFINISHED, _DOOMED, _ASIDE = ".unfinished-", ".delete-", "aside_"
 
@@ -286,6 +286,16 @@ def tidy(folder: Path) -> None:
     for path in folder.glob(".*") if folder.is_dir() else ():
         if path.name.startswith((_UNFINISHED, _DOOMED)) and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def probe_folder(folder: Path) -> None:
+    """Tries whether a checkpoint could be written into a folder, where it is there: better now than after hours.
+
+    Raises:
+        OSError: it could not.
+    """
+    if folder.exists():
+        Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder)).rmdir()
 
 
 def set_aside(folder: Path, after: int) -> list[Path]:

@@ -4,28 +4,21 @@ import argparse
 import logging
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot import __version__
 from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of
-from surefoot.config import PPOConfig
+from surefoot.display import visible
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
+from surefoot.running import dry_run_ppo, run_ppo, settings_of
 from surefoot.settings import load_settings
-from surefoot.terminal import presentable, visible, visible_lines
-from surefoot.threads import departure, share_cores
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from surefoot.callbacks import TrainResult
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+from surefoot.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, complain, console, usage_errors
+from surefoot.threads import share_cores
 
 FAILURES = (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError)
 """What a run fails with. Anything else is a defect of ours and shows its traceback."""
@@ -46,15 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except (UsageError, *FAILURES) as error:
         if "--debug" in given:
-            _complain(f"where it happened:\n{traceback.format_exc()}")
-        _complain(f"error: {error or type(error).__name__}{_hint(error, given)}")
+            complain(f"where it happened:\n{traceback.format_exc()}")
+        complain(f"error: {error or type(error).__name__}{_hint(error, given)}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - a defect: it too is told without secrets and control characters
-        _complain(f"a defect of surefoot, please report it:\n{traceback.format_exc()}")
-        _complain(f"error: {type(error).__name__}: {error}")
+        complain(f"a defect of surefoot, please report it:\n{traceback.format_exc()}")
+        complain(f"error: {type(error).__name__}: {error}")
         return EXIT_FAILED
     except KeyboardInterrupt as stopped:
-        _complain(f"stopped by Ctrl-C{'; ' if stopped.args else ''}{stopped}")
+        complain(f"stopped by Ctrl-C{'; ' if stopped.args else ''}{stopped}")
         return EXIT_INTERRUPTED
 
 
@@ -111,22 +104,31 @@ def ppo(arguments: Sequence[str]) -> int:
     general = parser.general
     files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
     general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
-    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder from its last checkpoint")
+    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, under its own settings")
+    general.add_argument("--fresh", action="store_true", help="begin anew; what output_dir holds is moved aside")
+    general.add_argument("--allow-changes", action="store_true", help="go on with options that make another run of it")
+    more = "go on with another number of processes"
+    general.add_argument("--allow-topology-change", action="store_true", help=more)
     general.add_argument("--dry-run", action="store_true", help="make one step, check it, and write nothing")
     general.add_argument("--profile", action="store_true", help="profile the second step; see profile/ in its folder")
     general.add_argument("--quiet", action="store_true", help="show only how the run ended")
     add_options(parser)
     given = parser.read(arguments)
-    with _usage_errors():
+    if given.fresh and given.resume is not None:
+        raise UsageError("--resume goes on with a run and --fresh begins anew: give one of the two")
+    with usage_errors():
         if given.resume is None:
             config = load_settings(given.config, options_of(given))
         else:
-            config = load_settings([_settings_of(given.resume), *given.config], options_of(given))
+            config = load_settings([settings_of(given.resume), *given.config], options_of(given))
             config = config.replace(output_dir=given.resume)
     if given.dry_run:
         return dry_run_ppo(config)
-    return run_ppo(config, quiet=given.quiet, resume=given.resume is not None, profile=given.profile)
+    how = {name: getattr(given, name) for name in _RUN_FLAGS}
+    return run_ppo(config, **how)
 
+
+_RUN_FLAGS = ("quiet", "fresh", "profile", "allow_changes", "allow_topology_change")
 
 _PPO_EXAMPLES = """
 surefoot ppo --config run.yaml --learning-rate 2e-6
@@ -134,97 +136,6 @@ surefoot ppo --config base.yaml mine.yaml --stop-strings "###" "User:" --max-gra
 surefoot ppo --model-name ./sft --dataset prompts.jsonl --reward judge.py:score --steps 50 --dry-run
 surefoot ppo --resume runs/first
 """
-
-
-def run_ppo(config: PPOConfig, *, quiet: bool = False, resume: bool = False, profile: bool = False) -> int:
-    """Trains, shows the run, and says at the end how it went and where everything is.
-
-    Args:
-        config: the options; without output_dir a folder runs/<model>-<time> is made.
-        quiet: show only how the run ended.
-        resume: go on from the last checkpoint in output_dir.
-        profile: profile the second step.
-    """
-    from surefoot.interrupt import StopRequest
-    from surefoot.live import LiveView
-    from surefoot.profiling import Profile
-
-    console = _console()
-    if config.output_dir is None:
-        config = config.replace(output_dir=_new_folder(str(config.model_name)))
-    elif not resume and Path(config.output_dir, "config.yaml").exists():
-        raise UsageError(f"{config.output_dir} holds a run already: choose another --output-dir, or --resume it")
-    folder, stop = Path(str(config.output_dir)), StopRequest(_complain)
-    watchers = [Profile(folder, lambda text: _say(console, text))] if profile else []
-    with LiveView(console, quiet) as view:
-        with _usage_errors():
-            trainer = _make_trainer(config, [view, stop, *watchers])
-            if resume:
-                trainer.restore(_last_checkpoint(folder))
-                trainer.folder.truncate_after(trainer.steps_done)
-        view.quiet = quiet or not trainer.runtime.is_main
-        if not view.quiet:
-            _say(console, _introduction(trainer, folder))
-        with stop.listening(folder):
-            result = trainer.train()
-    if trainer.runtime.is_main:
-        _conclude(console, result, folder, "Ctrl-C" if stop.asked else result.reason)
-    return EXIT_INTERRUPTED if stop.asked else EXIT_OK
-
-
-def dry_run_ppo(config: PPOConfig) -> int:
-    """Builds everything, makes one step, and prints the checklist; 1 where a check fails."""
-    from surefoot.dryrun import dry_run
-
-    console = _console()
-    with _usage_errors(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the checklist repeats the advice
-        # The one step is a step of the policy: a warm-up of the critic comes before what is to be checked.
-        trainer = _make_trainer(config.replace(output_dir=None, log_with=None, critic_warmup_steps=0), [])
-    report = dry_run(trainer)
-    if trainer.runtime.is_main:
-        _say(console, f"{trainer.prompt_report.text()}\n\n{report.text()}")
-        done = "Ready: start the run without --dry-run." if report.passed else "Not ready: see the advice above."
-        _say(console, f"\n{done}")
-    return EXIT_OK if report.passed else EXIT_FAILED
-
-
-def _make_trainer(config: PPOConfig, callbacks: list[Any]) -> Any:
-    from transformers.utils import logging
-
-    from surefoot.trainer import PPOTrainer
-
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    trainer = PPOTrainer.from_config(config, callbacks=callbacks)
-    logging.disable_progress_bar()  # saving would draw over the table
-    return trainer
-
-
-def _introduction(trainer: Any, folder: Path) -> str:
-    import torch
-
-    weights = sum(p.numel() for p in trainer.policy.parameters())
-    learning = sum(p.numel() for p in trainer.policy.parameters() if p.requires_grad)
-    which = "all" if weights == learning else f"{learning:,} of them"
-    lines = [
-        trainer.prompt_report.text(),
-        f"model     {trainer.config.model_name}: {weights:,} weights, {which} trained,"
-        f" on {next(trainer.policy.parameters()).device}",
-        f"run       {trainer.total_steps} steps of {trainer.config.batch_size} answers, in {folder}",
-    ]
-    threads = departure(torch.get_num_threads())
-    return "\n".join([*lines, *([f"threads   {threads}"] if threads else []), ""])
-
-
-def _conclude(console: "Console", result: "TrainResult", folder: Path, reason: str) -> None:
-    from surefoot.live import closing
-    from surefoot.report import write_report
-
-    _say(console, f"\nThe run ended after {result.steps} steps: {reason}\n")
-    console.print(closing(result, console.width))
-    _say(console, f"\nfolder    {folder}\nmodel     {folder / 'model'}")
-    _say(console, f"report    {write_report(folder)}")
 
 
 # ------------------------------------------------------------------------------------------ the other commands
@@ -278,7 +189,7 @@ def reward_test(arguments: Sequence[str]) -> int:
         many: dict[str, Any] = {"nargs": "+", "action": "extend"} if name.startswith("reward") else {}
         parser.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, metavar="X", help=text, **many)
     given = parser.read(arguments)
-    with _usage_errors():
+    with usage_errors():
         config = load_settings(given.config, options_of(given))
         if given.rows < 1:
             raise UsageError(f"-n {given.rows}: at least one row is needed")
@@ -290,7 +201,7 @@ def reward_test(arguments: Sequence[str]) -> int:
         reward = make_reward(list(config.reward), config.reward_weights)
         prompts = first_prompts(config, given.rows)
     _, tables = try_rewards(reward, prompts)
-    _console().print(tables)
+    console().print(tables)
     return EXIT_OK
 
 
@@ -309,7 +220,7 @@ def serve_reward(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=5000, metavar="N", help="port; 0 takes a free one [5000]")
     parser.add_argument("--token-env", metavar="NAME", help="variable with the token that requests must carry")
     given = parser.read(arguments)
-    with _usage_errors():
+    with usage_errors():
         from surefoot.rewards import make_reward
         from surefoot.rewards.transport import token_from
         from surefoot.serve import RewardServer
@@ -367,37 +278,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 # ------------------------------------------------------------------------------------------ helpers
 
 
-def _console() -> "Console":
-    """Standard output; 110 wide where it is no terminal and nobody says otherwise."""
-    from rich.console import Console
-
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if known else 110)
-
-
-def _say(console: "Console", text: str) -> None:
-    console.print(visible_lines(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def _complain(text: str) -> None:
-    print(f"surefoot: {presentable(text)}", file=sys.stderr)
-
-
 class _Complaints(logging.Handler):
     """Our log records as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Says it."""
-        _complain(f"{record.levelname.lower()}: {self.format(record)}")
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """What goes wrong while a run is put together is the command line's or the config's fault."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
+        complain(f"{record.levelname.lower()}: {self.format(record)}")
 
 
 @contextmanager
@@ -408,34 +294,10 @@ def _plain_warnings() -> Iterator[None]:
     logger.addHandler(complaints)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
+            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
             yield
     finally:
         logger.removeHandler(complaints)
-
-
-def _new_folder(model_name: str) -> str:
-    """runs/<model>-<time>, the same on every process."""
-    from surefoot.runtime import Runtime
-
-    name = Path(model_name).name or "model"
-    return str(Runtime().gather([f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"])[0])
-
-
-def _settings_of(run: str) -> Path:
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise UsageError(f"--resume {run}: no run folder, it has no config.yaml")
-    return path
-
-
-def _last_checkpoint(folder: Path) -> Path:
-    from surefoot.checkpoint import newest_valid
-
-    found = newest_valid(folder / "checkpoints", lambda words: _complain(f"warning: {words}"))
-    if found is None:
-        raise UsageError(f"--resume {folder}: no checkpoint in it (see save_every)")
-    return found
 
 
 if __name__ == "__main__":

@@ -109,11 +109,11 @@ class ScheduledKL:
 
     def state_dict(self) -> dict[str, float]:
         """Episodes seen; the coefficient follows from them."""
-        return {"value": self.value, "episodes": self._episodes}
+        return {"episodes": self._episodes}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Goes on from a saved state."""
-        self.value, self._episodes = state["value"], int(state["episodes"])
+        self._episodes = int(state["episodes"])
         self._move()
 
 

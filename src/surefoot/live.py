@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
-from surefoot.terminal import visible
+from surefoot.display import visible
 from surefoot.types import StepStats
 
 ROWS: Sequence[tuple[str, str, str, str]] = (
@@ -64,7 +64,7 @@ class LiveView(Callback):
     def on_start(self, trainer: Any) -> None:
         """Puts up the table."""
         self._total, self._last = trainer.total_steps, time.monotonic()
-        self.now["step"] = float(trainer.steps_done)
+        self._take_earlier(trainer)
         if self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet:
             self._live = Live(self.render(), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -102,6 +102,16 @@ class LiveView(Callback):
             parts.append(_labelled("answer", self._sample["response"], width))
             parts.append(_labelled("its score", f"{short(self._sample['score'])}", width))
         return Group(*parts)
+
+    def _take_earlier(self, trainer: Any) -> None:
+        """What a run that goes on showed before it was stopped."""
+        if trainer.progress.steps and trainer.folder is not None and trainer.runtime.is_main:
+            steps = trainer.folder.read_metrics()
+            for numbers in (*steps[:1], *steps[-1:]):
+                self._take({name: x for name, x in numbers.items() if isinstance(x, int | float)})
+        for evaluation in trainer.progress.evaluations:
+            self._take(evaluation.metrics)
+        self.now["step"] = float(trainer.progress.steps)
 
     def _take(self, numbers: Mapping[str, float]) -> None:
         self.now |= numbers

@@ -14,10 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot.arithmetic import arithmetic
+from surefoot.kernels import fuse
 from surefoot.networks import Head, Trunk, hidden_size_of, trunk_of
 from surefoot.rows import Rows
 
 LOGITS_BYTES = 64 * 2**20  # of one tensor of logits in float32; a pass holds about four of them at a time
+LOGITS_BYTES_ON_GPU = 2**30  # enough rows for a GPU's products
 REFERENCE_ADAPTER, CRITIC_ADAPTER = "surefoot_reference", "surefoot_critic"
 
 
@@ -87,10 +89,14 @@ class ActorCritic:
         self.device = next(policy.parameters()).device
         self._bfloat16 = bfloat16
         critic.to(self.device)
+        trained = [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]
         for module in {id(m): m for m in (policy, critic, reference.model)}.values():
             module.eval()
+        if bfloat16 and self.device.type == "cuda":
+            for module in {id(m): m for m in (*trained, reference.model)}.values():
+                fuse(module)
         if gradient_checkpointing:
-            for module in [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]:
+            for module in trained:
                 disable_dropout(module)
                 _recompute_activations(module, self.arithmetic)
         self._checkpointing = gradient_checkpointing
@@ -126,7 +132,7 @@ class ActorCritic:
     def states_per_piece(self) -> int:
         """How many states are read as logits at a time, so that these take a fixed amount of memory."""
         width: int = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        return max(1, LOGITS_BYTES // (4 * width))
+        return max(1, (LOGITS_BYTES_ON_GPU if self.device.type == "cuda" else LOGITS_BYTES) // (4 * width))
 
     # ------------------------------------------------------------------------------------- passes
     def states(self, rows: Rows) -> Float[Tensor, "T H"]:

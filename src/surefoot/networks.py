@@ -31,7 +31,7 @@ class Trunk:
 
     def states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """The last hidden state of every token. Rows of different lengths lie end to end where the model can do it."""
-        if self.packs and len(set(rows.lengths)) > 1:
+        if self.packs and len(set(rows.lengths)) > 1 and _packing_pays(rows.ids.device):
             return self._end_to_end(rows)
         ids, mask = rows.padded()
         states: Tensor = self.module(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
@@ -51,16 +51,17 @@ class Trunk:
 
     @torch.no_grad()
     def _can_pack(self) -> bool:
-        """Whether two rows end to end give what they give in a rectangle, on a device where that pays."""
+        """Whether two rows end to end give what they give in a rectangle, tried as `_packing_pays` has it."""
         device = next(self.module.parameters()).device
-        if device.type != "cpu" or self.module.config._attn_implementation != "sdpa":
+        if device.type not in ("cpu", "cuda") or self.module.config._attn_implementation != "sdpa":
             return False
         rows = _trial_rows((3, _TRIED - 3), self.module)
-        try:
-            packed = self._end_to_end(rows)
-        except (TypeError, ValueError, RuntimeError):  # it takes no positions, no lengths, or only one row at a time
-            return False
-        return _same(packed, self.states(rows))
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            try:
+                packed = self._end_to_end(rows)
+            except (TypeError, ValueError, RuntimeError):  # it takes no positions, no lengths, or one row at a time
+                return False
+            return same_numbers(packed, self.states(rows), torch.bfloat16 if device.type == "cuda" else None)
 
 
 class Head:
@@ -98,7 +99,7 @@ class Head:
         self._output_type = type(output)
         states, wanted = output.last_hidden_state[0], self._model(input_ids=ids, use_cache=False).logits[0]
         for way in (self._through_the_model, self._output_matrix):
-            if _same(way(states), wanted):
+            if same_numbers(way(states), wanted):
                 return way
         raise ValueError(
             f"model is a {type(self._model).__name__}, whose logits are not a function of its trunk's last states; it "
@@ -127,9 +128,15 @@ def _trial_rows(lengths: tuple[int, ...], trunk: Any) -> Rows:
     return Rows(ids, torch.cat(each), lengths, nothing, nothing, torch.tensor(lengths, device=device).cumsum(0) - 1)
 
 
-def _same(x: Tensor, y: Tensor) -> bool:
+def _packing_pays(device: torch.device) -> bool:
+    """Rows end to end: on a CPU one after the other; on a GPU in one kernel, which there is in half precision only."""
+    return device.type == "cpu" or torch.is_autocast_enabled(device.type)
+
+
+def same_numbers(x: Tensor, y: Tensor, computed_in: torch.dtype | None = None) -> bool:
     """Equal but for rounding: within a thousandth of the largest number, or a few roundings of a half precision."""
-    tolerance = max(1e-3, 8 * float(torch.finfo(y.dtype).eps)) * float(y.abs().max())
+    rounding = float(torch.finfo(computed_in or y.dtype).eps)
+    tolerance = max(1e-3, 8 * rounding) * float(y.abs().max())
     return x.shape == y.shape and bool(torch.allclose(x, y, rtol=0, atol=tolerance))
 
 

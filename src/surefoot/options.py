@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from surefoot.display import brief
 from surefoot.redaction import is_secret
-from surefoot.terminal import brief
 
 RETIRED: Mapping[str, str] = {
     "target": "target_kl (nats per response token, not per sequence)",

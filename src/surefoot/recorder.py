@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from surefoot import checkpoint
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
 from surefoot.config import PPOConfig
+from surefoot.progress import Progress
 from surefoot.rewards.mix import MixedScores
 from surefoot.runtime import Runtime
 from surefoot.statistics import sequence_kl
@@ -23,8 +24,7 @@ class Recorded(Protocol):
 
     config: PPOConfig
     runtime: Runtime
-    steps_done: int
-    episodes_done: int
+    progress: Progress
 
     def save(self, path: str | Path) -> None:
         """Writes a checkpoint."""
@@ -41,29 +41,37 @@ class Recorder:
     def __init__(self, trainer: Recorded, callbacks: Sequence[Callback]) -> None:
         self._trainer = trainer
         self._callbacks = callbacks
-        self._evaluations: list[Evaluation] = []
         self._folder: RunFolder | None = None
         self._tracker: Tracker | None = None
 
-    def start(self, folder: RunFolder | None) -> None:
-        """Makes the run folder and the tracker, and tells the callbacks."""
+    def start(self, folder: RunFolder | None, *, goes_on: bool) -> None:
+        """Makes the run folder and the tracker, and tells the callbacks.
+
+        Args:
+            folder: where the run is written down.
+            goes_on: whether it holds this run's earlier steps.
+        """
         self._folder = folder
         with self._trainer.runtime.together():
             if folder is not None and self._trainer.runtime.is_main:
-                self._open(folder)
+                self._open(folder, goes_on)
         for callback in self._callbacks:
             callback.on_start(self._trainer)
 
-    def _open(self, folder: RunFolder) -> None:
+    def _open(self, folder: RunFolder, goes_on: bool) -> None:
         """Puts the folder into the state of the step that the run goes on from; nothing that is later stays in use."""
-        c, steps_done = self._trainer.config, self._trainer.steps_done
+        c, progress = self._trainer.config, self._trainer.progress
         folder.claim()
-        folder.start(c, resume=steps_done > 0)
+        folder.start(c, resume=goes_on)
         checkpoint.tidy(folder.checkpoints)
-        if steps_done:
-            folder.truncate_after(steps_done)
-            for path in checkpoint.set_aside(folder.checkpoints, steps_done):
-                _LOG.warning("a checkpoint past step %d was put aside as %s", steps_done, path.name)
+        if goes_on:
+            dropped = folder.truncate_after(progress.steps, {e.step for e in progress.evaluations})
+            if dropped:
+                _LOG.warning(
+                    "%d steps past step %d are made again; their lines were taken out", dropped, progress.steps
+                )
+            for path in checkpoint.set_aside(folder.checkpoints, progress.steps):
+                _LOG.warning("a checkpoint past step %d was put aside as %s", progress.steps, path.name)
         self._tracker = make_tracker(c.log_with, folder.path.name, folder.path)
 
     def step(self, stats: StepStats, samples: Sequence[SampleRecord]) -> str | None:
@@ -72,13 +80,12 @@ class Recorder:
         if self._writes is not None:
             self._writes.log_step(stats, everybody, with_samples=True)
         if self._tracker is not None:
-            self._tracker.log(stats.scalars(), self._trainer.steps_done)
+            self._tracker.log(stats.scalars(), self._trainer.progress.steps)
         asked = [callback.on_step(self._trainer, stats, everybody) for callback in self._callbacks]
         return "callback: asked to stop after a step" if any(asked) else None
 
     def evaluation(self, found: Evaluation) -> str | None:
         """Records an evaluation; a reason to stop where a callback asks for it."""
-        self._evaluations.append(found)
         if self._writes is not None:
             self._writes.log_evaluation(found.step, found.episode, found.metrics, found.samples)
         if self._tracker is not None:
@@ -90,25 +97,39 @@ class Recorder:
         """Writes a checkpoint of this step into the run folder, unless it is there, and drops those it replaces."""
         if self._folder is None:
             return
-        path, runtime = checkpoint.place(self._folder.checkpoints, self._trainer.steps_done), self._trainer.runtime
+        path, runtime = checkpoint.place(self._folder.checkpoints, self._trainer.progress.steps), self._trainer.runtime
         if runtime.all_max(runtime.is_main and path.exists()):
             return
+        with runtime.together():
+            if runtime.is_main:
+                self._folder.flush()
         self._trainer.save(path)
         with runtime.together():
             if runtime.is_main:
                 checkpoint.retain(self._folder.checkpoints, self._trainer.config.keep_checkpoints)
 
-    def end(self, reason: str) -> TrainResult:
-        """Saves the last checkpoint and the models, closes everything, and tells the callbacks."""
+    def rescue(self) -> None:
+        """Writes a checkpoint because the run is about to fail; if that fails too, the first error matters more."""
+        if self._folder is None or not self._trainer.progress.steps:
+            return
+        try:
+            self.checkpoint()
+        except (OSError, RuntimeError) as error:
+            _LOG.error("step %d could not be saved either: %s", self._trainer.progress.steps, error)
+            return
+        if self._trainer.runtime.is_main:
+            _LOG.warning("everything up to step %d is saved in %s", self._trainer.progress.steps, self._folder.path)
+
+    def end(self, reason: str, evaluations: Sequence[Evaluation]) -> TrainResult:
+        """Writes the models, closes everything, and tells the callbacks."""
         trainer, path = self._trainer, None if self._folder is None else self._folder.path
-        self.checkpoint()
         if path is not None:
             trainer.save_model(path / "model")
         if self._writes is not None:
             self._writes.finish(reason)
         if self._tracker is not None:
             self._tracker.finish()
-        result = TrainResult(reason, trainer.steps_done, trainer.episodes_done, tuple(self._evaluations), path)
+        result = TrainResult(reason, trainer.progress.steps, trainer.progress.episodes, tuple(evaluations), path)
         for callback in self._callbacks:
             callback.on_end(trainer, result)
         return result

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.config import PPOConfig
+from surefoot.display import visible
 from surefoot.loading import load_tokenizer
 from surefoot.prompts import load_prompts
 from surefoot.rewards import RewardMix
 from surefoot.rewards.check import RewardCheck, RewardSummary, answer_column, answers_from_columns, check_reward
-from surefoot.terminal import visible
 from surefoot.types import Prompt
 
 

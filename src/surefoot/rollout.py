@@ -16,6 +16,7 @@ from surefoot.rows import Fresh, Rows, join_rows
 from surefoot.types import Rollout
 
 SCORING_TOKENS = 4096  # of one pass without a graph: enough for full speed, little memory
+SCORING_TOKENS_ON_GPU = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +44,17 @@ def collect(
     *,
     temperature: float = 1.0,
     kl_penalty: str = "kl",
-    max_tokens: int = SCORING_TOKENS,
+    max_tokens: int | None = None,
     keep: Sequence[int] = (),
 ) -> tuple[Rollout, Fresh | None]:
     """One pass of policy (with critic) and reference over every response; rows keep their order.
 
-    `max_tokens` bounds a single pass and changes nothing else. The rows of `keep` go through the policy together, in a
-    pass that is kept, so that an update which begins with them need not repeat it.
+    `max_tokens` bounds a single pass (None: enough for full speed) and changes nothing else. The rows of `keep` go
+    through the policy together, in a pass that is kept, so that an update which begins with them need not repeat it.
     """
     device = models.device
+    if max_tokens is None:
+        max_tokens = SCORING_TOKENS_ON_GPU if device.type == "cuda" else SCORING_TOKENS
     query_ids, query_mask = _pad([list(q) for q in queries], device, left=True)
     response_ids, _ = _pad([list(r.ids) for r in responses], device)
     lengths = torch.tensor([len(r.ids) for r in responses], device=device)

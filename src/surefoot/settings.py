@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from surefoot.config import SECTIONS, PPOConfig
+from surefoot.display import brief
 from surefoot.options import check_type, unknown_option
-from surefoot.terminal import brief
 
 MAX_BYTES = 2**20
 """Larger settings files are refused: nobody writes a megabyte of options by hand."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from surefoot.controllers import KLController, ScoreScaler, make_kl_controller
 from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
 from surefoot.models import ActorCritic
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
-from surefoot.runtime import Runtime, cpu_has_bfloat16
+from surefoot.runtime import Runtime, cpu_has_bfloat16, free_memory_bytes
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
 from surefoot.update import Losses, Passes
 
@@ -60,17 +60,36 @@ def load_everything(c: PPOConfig) -> dict[str, Any]:
     for name in ("model_name", "dataset", "reward"):
         if not getattr(c, name):
             raise ValueError(f"{name} is missing: the whole loop needs model_name, dataset and reward")
+    return load_parts(c, {"reward": list(c.reward)}, prompts=True)
+
+
+def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict[str, Any]:
+    """The trainer's arguments: those that were given, and by name what the options name beside them. No reward.
+
+    Args:
+        c: the options.
+        given: arguments by name; None counts as not given.
+        prompts: whether the prompts are wanted too.
+
+    Raises:
+        ValueError: there is no model, neither given nor by name; or a name leads nowhere.
+    """
+    found = {name: part for name, part in given.items() if part is not None}
     device = Runtime().default_device()
-    model = load_policy(str(c.model_name), device=device)
-    return {
-        "tokenizer": load_tokenizer(str(c.model_name), c.chat_template),
-        "model": model if c.adapter_name is None else load_adapter(model, c.adapter_name),
-        "ref_model": None if c.ref_model_name is None else load_policy(c.ref_model_name, device=device),
-        "value_model": None if c.value_model_name is None else load_value_model(c.value_model_name, device=device),
-        "reward": list(c.reward),
-        "dataset": c.dataset,
-        "eval_dataset": c.eval_dataset,
+    if "model" not in found and c.model_name is None:
+        raise ValueError("model is missing: give the policy as it started, or name it by the option model_name")
+    if "model" not in found:
+        model = load_policy(str(c.model_name), device=device)
+        found["model"] = model if c.adapter_name is None else load_adapter(model, c.adapter_name)
+    loaders: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
+        "tokenizer": (c.model_name, lambda name: load_tokenizer(name, c.chat_template)),
+        "ref_model": (c.ref_model_name, lambda name: load_policy(name, device=device)),
+        "value_model": (c.value_model_name, lambda name: load_value_model(name, device=device)),
+        "dataset": (c.dataset if prompts else None, str),
+        "eval_dataset": (c.eval_dataset if prompts else None, str),
     }
+    missing = {argument: loader for argument, loader in loaders.items() if argument not in found}
+    return found | {argument: load(name) for argument, (name, load) in missing.items() if name is not None}
 
 
 def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.optim.Optimizer:
@@ -140,15 +159,16 @@ def sampling_of(c: PPOConfig, options: Mapping[str, Any]) -> Sampling:
     return how
 
 
-def tokens_that_fit(model_config: Any, free_bytes: int) -> int:
+def tokens_that_fit(models: ActorCritic) -> int:
     """Tokens of one forward and backward pass that take about half of the free memory, in float32.
 
     A layer keeps about 20 activations of the hidden width for each token, and the output about 4 rows of the
     vocabulary; at least 512 tokens are tried whatever the estimate says.
     """
-    text = model_config.get_text_config() if hasattr(model_config, "get_text_config") else model_config
+    config: Any = models.policy.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
     per_token = 4 * (20 * text.num_hidden_layers * text.hidden_size + 4 * text.vocab_size)
-    return max(512, min(65_536, free_bytes // 2 // int(per_token)))
+    return max(512, min(65_536, free_memory_bytes(models.device) // 2 // int(per_token)))
 
 
 def shape_scores(c: PPOConfig, scores: Tensor, rollout: Rollout, scaler: ScoreScaler, all_sum: AllSum) -> Tensor:

@@ -1,6 +1,7 @@
 """Everything that a run needs to go on exactly, as named tensors and plain numbers, and back again."""
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def pack(
     moments, groups = optimizer_state(optimizer)
     tensors = dict(parameters) | {f"{_MOMENTS}{name}": t for name, t in moments.items()}
     state = {name: plain(part.state_dict(), name) for name, part in parts.items()}
-    return tensors, {"optimizer": groups, "parts": state}
+    return tensors, {"optimizer": groups, "tensors": sorted(tensors), "parts": state}
 
 
 @torch.no_grad()
@@ -43,9 +44,7 @@ def unpack(
     """
     moments = {name.removeprefix(_MOMENTS): t for name, t in tensors.items() if name.startswith(_MOMENTS)}
     _check_match(tensors, parameters)
-    if set(state["parts"]) != set(parts):
-        name = min(set(state["parts"]) ^ set(parts))
-        raise ValueError(f"the checkpoint and this trainer differ in {name}: only one of the two has it")
+    _check_state(tensors, state, parts)
     restore_optimizer(optimizer, moments, state["optimizer"])
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
@@ -61,6 +60,21 @@ def _check_match(tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
         here, there = (tuple(parameter.shape), parameter.dtype), (tuple(tensors[name].shape), tensors[name].dtype)
         if here != there:
             raise ValueError(f"the checkpoint is of other models: {name} is {there} in it and {here} here")
+
+
+def _check_state(tensors: Mapping[str, Tensor], state: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    for name in ("tensors", "optimizer", "parts"):
+        if name not in state:
+            raise ValueError(f"the checkpoint lacks {name}: it is not whole")
+    if set(state["tensors"]) != set(tensors):
+        raise ValueError(f"the checkpoint lacks {min(set(state['tensors']) ^ set(tensors))}: it is not whole")
+    if set(state["parts"]) != set(parts):
+        name = min(set(state["parts"]) ^ set(parts))
+        raise ValueError(f"the checkpoint and this trainer differ in {name}: only one of the two has it")
+    for name, part in parts.items():
+        missing = sorted(set(map(str, part.state_dict())) - set(map(str, unplain(state["parts"][name]))))
+        if missing:
+            raise ValueError(f"the checkpoint lacks {name}.{missing[0]}: it is not whole, or of another version")
 
 
 # ------------------------------------------------------------------------------------------ optimizers
@@ -192,9 +206,11 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Tells a list of prompts from any other: a hash of their token ids, in order."""
+    """Tells a list of prompts from any other: a hash of their token ids and other columns, in order."""
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(len(prompt.token_ids).to_bytes(8, "little"))
         digest.update(np.asarray(prompt.token_ids, dtype="<i8").tobytes())
+        columns = [[str(name), value] for name, value in prompt.columns.items()]
+        digest.update(json.dumps(columns, default=lambda value: type(value).__name__).encode())
     return digest.hexdigest()

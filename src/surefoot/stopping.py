@@ -12,7 +12,7 @@ class StopRules:
         total_steps: steps of the run. kl_ceiling: limit in nats per response token.
         target_reward, target_evals: evaluation score that ends the run when held so many evaluations in a row.
         patience: evaluations without a better score.
-        best, held, without_gain: state.
+        best, held, without_gain, kl_per_token: state.
     """
 
     total_steps: int | None = None
@@ -23,17 +23,12 @@ class StopRules:
     best: float | None = None
     held: int = 0
     without_gain: int = 0
+    kl_per_token: float = 0.0
 
     def after_step(self, steps: int, kl_per_token: float) -> str | None:
         """After a step: the KL ceiling, then the planned end."""
-        if self.kl_ceiling is not None and kl_per_token > self.kl_ceiling:
-            return (
-                f"kl_ceiling: {kl_per_token:.3g} nats per token from the reference, more than {self.kl_ceiling:g}; "
-                "lower learning_rate or raise init_kl_coef"
-            )
-        if self.total_steps is not None and steps >= self.total_steps:
-            return f"finished: all {steps} steps are done"
-        return None
+        self.kl_per_token = kl_per_token
+        return self._of_steps(steps)
 
     def after_evaluation(self, score: float) -> str | None:
         """After an evaluation: the goal, then patience."""
@@ -41,17 +36,39 @@ class StopRules:
         self.best = score if improved else self.best
         self.without_gain = 0 if improved else self.without_gain + 1
         self.held = self.held + 1 if self.target_reward is not None and score >= self.target_reward else 0
+        return self._of_evaluations()
+
+    def standing(self, steps: int) -> str | None:
+        """What the rules say of the state as it is: a run that goes on from its last checkpoint ends again at once."""
+        return self._of_evaluations() or self._of_steps(steps)
+
+    def _of_steps(self, steps: int) -> str | None:
+        if self.kl_ceiling is not None and self.kl_per_token > self.kl_ceiling:
+            return (
+                f"kl_ceiling: {self.kl_per_token:.3g} nats per token from the reference, more than "
+                f"{self.kl_ceiling:g}; lower learning_rate or raise init_kl_coef"
+            )
+        if self.total_steps is not None and steps >= self.total_steps:
+            return f"finished: all {steps} steps are done"
+        return None
+
+    def _of_evaluations(self) -> str | None:
         if self.target_reward is not None and self.held >= self.target_evals:
             return f"target_reward: {self.target_reward:g} reached and held for {self.held} evaluations"
-        if self.patience is not None and self.without_gain >= self.patience:
+        if self.patience is not None and self.best is not None and self.without_gain >= self.patience:
             return f"patience: no better evaluation than {self.best:.4g} in {self.without_gain} evaluations"
         return None
 
     def state_dict(self) -> dict[str, float | None]:
-        """The best score and the two counts."""
-        return {"best": self.best, "held": self.held, "without_gain": self.without_gain}
+        """The best score, the two counts, and the last divergence."""
+        return {name: getattr(self, name) for name in ("best", "held", "without_gain", "kl_per_token")}
 
     def load_state_dict(self, state: Mapping[str, float | None]) -> None:
         """Goes on from a saved state."""
         self.best = state["best"]
         self.held, self.without_gain = int(state["held"] or 0), int(state["without_gain"] or 0)
+        self.kl_per_token = float(state["kl_per_token"] or 0.0)
+
+
+ENDED = ("finished", "target_reward", "patience", "kl_ceiling")
+"""How the reason of a run that needs no more begins. Any other (a callback, a signal) leaves it to be gone on with."""

@@ -1,39 +1,42 @@
-"""Foreign text made fit to be shown: what prompts, answers, files and services say never steers a terminal."""
+"""How a command speaks: to standard output, to standard error, and by its exit code. No torch in here."""
 
-from typing import Any
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from surefoot.redaction import hide_values, redact
+from surefoot.arguments import UsageError
+from surefoot.display import presentable, visible_lines
 
-LONGEST_LINE = 2000
+if TYPE_CHECKING:
+    from rich.console import Console
 
-
-def visible(text: str) -> str:
-    """The text on one line: control, format and odd space characters as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def visible_lines(text: str) -> str:
-    """The same for a text of several lines, whose line ends stay; what is a secret wherever it stands is blanked.
-
-    Of a line that is longer than a few screens the middle is left out.
-    """
-    return "\n".join(visible(_shortened(line)) for line in hide_values(text).split("\n"))
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def presentable(text: str) -> str:
-    """The same for a message, in which `key: value` speaks of a secret; such values are blanked too."""
-    return visible_lines(redact(text))
+def console() -> "Console":
+    """Standard output; 110 wide where it is no terminal and nobody says otherwise."""
+    from rich.console import Console
+
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else 110)
 
 
-def _shortened(line: str) -> str:
-    left_out, half = len(line) - LONGEST_LINE, LONGEST_LINE // 2
-    return line if left_out <= 0 else f"{line[:half]} ...({left_out} characters)... {line[-half:]}"
+def say(screen: "Console", text: str) -> None:
+    """A text as it is written, without markup or colours of its own."""
+    screen.print(visible_lines(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def brief(value: Any, limit: int = 80) -> str:
-    """A value as Python writes it, for a message: its secrets blanked, its middle left out when it is long."""
-    text = visible(redact(repr(value)))
-    half = limit // 2
-    return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
+def complain(text: str) -> None:
+    """A line on standard error."""
+    print(f"surefoot: {presentable(text)}", file=sys.stderr)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What goes wrong while a run is put together is the command line's or the config's fault."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error

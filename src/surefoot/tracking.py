@@ -16,18 +16,19 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from surefoot.checkpoint import probe_folder, steps_in
 from surefoot.config import PPOConfig
+from surefoot.display import brief, presentable
 from surefoot.lock import FolderLock
 from surefoot.redaction import command_line, hide_values, redact
 from surefoot.settings import to_yaml
-from surefoot.terminal import brief, presentable
 from surefoot.threads import usable_cores, waiting
 from surefoot.types import StepStats
 
@@ -63,6 +64,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"output_dir={str(self.path)!r} is a file: choose a folder")
         self.lock.acquire()
+        probe_folder(self.checkpoints)
 
     def start(self, config: PPOConfig, command: Sequence[str] | None = None, *, resume: bool = False) -> None:
         """Makes the folder and writes what was asked for and where it runs.
@@ -75,9 +77,7 @@ class RunFolder:
         Raises:
             ValueError: the folder holds another run and `resume` is not set.
         """
-        if not resume and (
-            self._metrics.exists() or self._evaluations.exists() or (self.path / "config.yaml").exists()
-        ):
+        if not resume and self.holds_run:
             raise ValueError(
                 f"output_dir={str(self.path)!r} holds another run already: choose a new folder, or resume that run"
             )
@@ -109,21 +109,64 @@ class RunFolder:
         """Writes why the run ended. A run without this file is going on, or was interrupted."""
         _replace(self._result, _dump({"reason": redact(reason), "finished": _now()}, indent=2))
 
-    def truncate_after(self, step: int) -> None:
-        """Drops what was written past `step`, so that a run resumed from its checkpoint says nothing twice."""
-        for path in (self._metrics, self._evaluations):
+    def truncate_after(self, step: int, evaluated: Collection[int]) -> int:
+        """Drops what was written past `step`, and evaluations of steps not in `evaluated`: nothing is said twice.
+
+        Returns:
+            How many lines of metrics.jsonl were dropped.
+        """
+        kept = [record for record in _read(self._metrics) if record["step"] <= step]
+        told = [record for record in _read(self._evaluations) if record["step"] in evaluated]
+        dropped = self.lines - len(kept)
+        for path, records in ((self._metrics, kept), (self._evaluations, told)):
             if path.exists():
-                _replace(path, b"".join(_dump(record) for record in _read(path) if record["step"] <= step))
+                _replace(path, b"".join(map(_dump, records)))
         for path in self._samples.glob("*_*.jsonl"):
-            if int(path.stem.rpartition("_")[2]) > step:
+            kind, number = path.stem.split("_")
+            if int(number) > step if kind == "step" else int(number) not in evaluated:
                 path.unlink()
         self._result.unlink(missing_ok=True)
+        return dropped
+
+    def forget(self) -> None:
+        """Takes away the logs of a run that never saved, so that another can begin in the folder."""
+        self.truncate_after(0, ())
+        for path in (self._metrics, self._evaluations, self.path / "config.yaml"):
+            path.unlink(missing_ok=True)
+
+    def move_aside(self) -> Path:
+        """Renames the folder to <name>.old, <name>.old-2, ...; its new path."""
+        number, moved = 1, self.path.with_name(f"{self.path.name}.old")
+        while moved.exists():
+            number += 1
+            moved = self.path.with_name(f"{self.path.name}.old-{number}")
+        return self.path.rename(moved)
+
+    def flush(self) -> None:
+        """Waits until every line is on the disk, so that no checkpoint is newer than the lines before it."""
+        for path in (self._metrics, self._evaluations):
+            if path.exists():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
 
     def _write_samples(self, kind: str, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         self._samples.mkdir(parents=True, exist_ok=True)
         _replace(self._sample_path(kind, step), b"".join(_dump(sample) for sample in samples))
 
     # ------------------------------------------------------------------------------------------ reading
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        marks = (self._metrics, self._evaluations, self.path / "config.yaml")
+        return any(path.exists() for path in marks) or bool(steps_in(self.checkpoints))
+
+    @property
+    def reason(self) -> str | None:
+        """Why its run ended; None where it did not."""
+        if not self._result.is_file():
+            return None
+        return str(json.loads(self._result.read_text(encoding="utf-8"))["reason"])
+
     @property
     def lines(self) -> int:
         """Complete lines of metrics.jsonl: steps on record."""

@@ -1,10 +1,10 @@
-"""PPOTrainer: the only object with state. `train` is written with `generate`, the rewards and `step` alone."""
+"""PPOTrainer: the only object with state. `train` (loop.py) is written with `generate`, rewards and `step` alone."""
 
 import dataclasses
-import math
+import functools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,27 @@ from torch import nn
 
 from surefoot.assemble import assemble, lora_config
 from surefoot.callbacks import Callback, Evaluation, TrainResult
-from surefoot.checkpoint import read_checkpoint, write_checkpoint
 from surefoot.config import PPOConfig
 from surefoot.controllers import ScoreScaler, learning_rate_factor
 from surefoot.engine.transformers import TransformersEngine
 from surefoot.estimate import estimate
-from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
+from surefoot.inputs import check_context, check_counts, check_vocabulary, query_ids, responses_of, scores_of
 from surefoot.loading import context_length, end_ids
+from surefoot.loop import Loop, check_ready, evaluation_of
 from surefoot.ops.seeds import derive_seed
-from surefoot.prompts import PromptOrder
-from surefoot.recorder import Recorder, sample_records
+from surefoot.progress import Progress
+from surefoot.recorder import Recorder
+from surefoot.resuming import identity_of, read_options, restore_trainer, save_trainer
 from surefoot.rewards import RewardMix, make_reward
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
-from surefoot.runtime import Runtime, free_memory_bytes, peak_memory_gib
+from surefoot.runtime import Runtime, peak_memory_gib
 from surefoot.saving import save_critic, save_policy
 from surefoot.setup import (
     kl_controller_of,
     load_data,
     load_everything,
+    load_parts,
     losses_of,
     make_optimizer,
     passes_of,
@@ -40,9 +42,9 @@ from surefoot.setup import (
     tokens_that_fit,
     use_bfloat16,
 )
-from surefoot.snapshot import generator_states, pack, restore_generators, unpack
+from surefoot.snapshot import prompts_digest
 from surefoot.stages import SAMPLING, SCORING, stage
-from surefoot.statistics import Laps, Prices, evaluation_metrics, reward_statistics, step_statistics
+from surefoot.statistics import Laps, Prices, step_statistics
 from surefoot.stopping import StopRules
 from surefoot.threads import warn_of_spinning
 from surefoot.tracking import RunFolder, find_tracker
@@ -71,7 +73,7 @@ class PPOTrainer:
 
     Attributes:
         policy: the model that was passed in (within its adapter, if one was added). critic: value head or value model.
-        steps_done, episodes_done: counts so far.
+        progress: how far it is: steps, episodes, place in the prompts, evaluations. steps_done, episodes_done: short.
 
     Raises:
         ValueError: models, tokenizer and options that do not fit together.
@@ -115,11 +117,7 @@ class PPOTrainer:
         )
         self.policy, self.critic = self.models.policy, self.models.critic
         self.vocab_size = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        if len(tokenizer) > self.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens but the model only {self.vocab_size}: they do not belong "
-                "together, or the model's embeddings were not resized"
-            )
+        check_vocabulary(tokenizer, self.vocab_size)
         self.context = context_length(self.policy)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
@@ -140,13 +138,12 @@ class PPOTrainer:
         self.stop_rules = StopRules(
             self.total_steps, config.kl_ceiling, config.target_reward, config.target_reward_evals, config.patience
         )
-        self.steps_done = self.episodes_done = self._position = self._generate_calls = 0
+        self.progress = Progress()
         self.last_experience: Experience | None = None
-        self.last_evaluation: Evaluation | None = None
         self._generate_seconds = 0.0
+        self._goes_on = False
         self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
-        parameters = sum(p.numel() for p in self.policy.parameters())
-        for sentence in config.advice(parameters):
+        for sentence in config.advice(sum(p.numel() for p in self.policy.parameters())):
             warnings.warn(sentence, stacklevel=2)
         if self.models.device.type == "cpu":
             warn_of_spinning(torch.get_num_threads())
@@ -184,9 +181,9 @@ class PPOTrainer:
         repeated = [row for row in ids for _ in range(num_return_sequences)]
         first, _ = self.runtime.offset(len(repeated))
         seeds = [
-            derive_seed(self.config.seed, "sample", self._generate_calls, first + i) for i in range(len(repeated))
+            derive_seed(self.config.seed, "sample", self.progress.generations, first + i) for i in range(len(repeated))
         ]
-        self._generate_calls += 1
+        self.progress.generations += 1
         answers = self.engine.generate(repeated, seeds, how)
         self._generate_seconds = time.perf_counter() - began
         if isinstance(queries[0], str | Prompt):
@@ -284,90 +281,89 @@ class PPOTrainer:
     # ------------------------------------------------------------------------------------- the whole loop
     def train(self) -> TrainResult:
         """The whole loop: prompts, answers, rewards, steps, evaluations, checkpoints, until a stop rule holds."""
-        reward = self._ready()
+        check_ready(self)
         recorder = Recorder(self, self.callbacks)
         try:
-            recorder.start(self.folder)
-            return self._loop(reward, recorder)
+            recorder.start(self.folder, goes_on=self._goes_on)
+            self._goes_on = True
+            return Loop(self, recorder).run()
         finally:
             recorder.close()
 
-    def _loop(self, reward: RewardMix, recorder: Recorder) -> TrainResult:
-        c = self.config
-        reason = None if self.steps_done else self._evaluated(recorder)
-        while reason is None:
-            prompts = self._next_prompts()
-            responses = self.generate(prompts, num_return_sequences=c.num_generations)
-            repeated = [p for p in prompts for _ in range(c.num_generations)]
-            began = time.perf_counter()
-            reward.set_step(self.steps_done)
-            scored = reward(repeated, responses)
-            seconds = time.perf_counter() - began
-            stats = self.step(repeated, responses, scored.scores)
-            stats = StepStats({**stats, **reward_statistics(scored.parts, scored.metrics), "time/score": seconds})
-            reason = recorder.step(
-                stats, sample_records(self.steps_done, repeated, responses, scored, self._rollout())
-            )
-            reason = reason or self.stop_rules.after_step(self.steps_done, stats["objective/kl_per_token"])
-            if reason is not None or self.steps_done % c.eval_every == 0:
-                reason = self._evaluated(recorder) or reason
-            if c.save_every and self.steps_done % c.save_every == 0:
-                recorder.checkpoint()
-        return recorder.end(reason)
-
-    @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Answers the evaluation prompts, always with the same random numbers, and scores the answers.
 
         Raises:
             ValueError: there is no reward or no evaluation prompt.
         """
-        if self.reward is None or not self.eval_prompts:
-            raise ValueError(
-                "an evaluation needs reward and evaluation prompts (eval_dataset, or eval_prompts of dataset)"
-            )
-        mine = self.runtime.share(self.eval_prompts)
-        seeds = [derive_seed(self.config.seed, "evaluate", p.index) for p in mine]
-        answers = self.engine.generate([p.token_ids for p in mine], seeds, sampling_of(self.config, {}))
-        scored = self.reward(mine, answers)
-        responses = [
-            Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
-        ]
-        rollout, _ = self._collect([list(p.token_ids) for p in mine], responses)
-        records = sample_records(self.steps_done, mine, answers, scored, rollout)
-        samples = self.runtime.gather(records)
-        return Evaluation(self.steps_done, self.episodes_done, evaluation_metrics(samples), samples)
+        return evaluation_of(self, self.runtime.together())
 
     # ------------------------------------------------------------------------------------- saving
     def save(self, path: str | Path) -> None:
-        """Writes everything needed to go on exactly: weights, critic, optimizer, controllers, counters, position."""
-        tensors, state = pack(self.models.trainable(), self.optimizer, self._stateful())
-        state["counters"] = {name: getattr(self, name) for name in _COUNTERS}
-        state["generators"] = self.runtime.gather([generator_states()])
-        last = self.last_evaluation
-        score = last.score if last is not None and last.step == self.steps_done and math.isfinite(last.score) else None
-        about = {"step": self.steps_done, "world_size": self.runtime.world_size, "score": score}
-        with self.runtime.together():
-            if self.runtime.is_main:
-                write_checkpoint(path, tensors, state, about)
+        """Writes everything needed to go on exactly into a new folder, which is whole or not there."""
+        save_trainer(self, path)
 
-    def restore(self, path: str | Path) -> None:
+    def restore(
+        self, path: str | Path, *, allow_changes: bool = False, allow_topology_change: bool = False
+    ) -> list[str]:
         """Goes on from what `save` wrote, in a trainer made from the same starting models and options.
 
+        Args:
+            path: the checkpoint's folder.
+            allow_changes: go on with options, frozen models or prompts that make another run of it.
+            allow_topology_change: go on with another number of processes.
+
+        Returns:
+            The options that changed, each in words.
+
         Raises:
-            ValueError: not a checkpoint, or one of other models.
+            ValueError: not a checkpoint, or one of another run; nothing was changed then.
         """
-        tensors, state, _ = read_checkpoint(path)
-        unpack(tensors, state, self.models.trainable(), self.optimizer, self._stateful())
-        restore_generators(state["generators"][self.runtime.rank])
-        for name in _COUNTERS:
-            setattr(self, name, state["counters"][name])
+        changed = restore_trainer(self, path, allow_changes=allow_changes, allow_topology_change=allow_topology_change)
+        self._goes_on = True
+        return changed
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, allow_changes: bool = False, allow_topology_change: bool = False, **parts: Any
+    ) -> "PPOTrainer":
+        """A trainer that goes on from what `save` wrote, with the options that are in the checkpoint.
+
+        Args:
+            path: the checkpoint's folder.
+            allow_changes: as in `restore`.
+            allow_topology_change: as in `restore`.
+            parts: what the trainer was made from beside its config: model (as it started), tokenizer, reward, ...
+                What is left out is loaded by the name that the options have for it; but never a reward, so that
+                loading a checkpoint runs no code.
+
+        Raises:
+            ValueError: not a checkpoint, one of another run, or a part that is needed was not given.
+        """
+        config, identity = read_options(path)
+        trainer = cls(config, **load_parts(config, parts, prompts=identity["dataset"] != prompts_digest(())))
+        trainer.restore(path, allow_changes=allow_changes, allow_topology_change=allow_topology_change)
+        return trainer
 
     def save_model(self, path: str | Path) -> None:
         """Writes policy and tokenizer so that AutoModelForCausalLM loads them, and the critic in critic/ beside."""
         if self.runtime.is_main:
             save_policy(self.policy, self.tokenizer, Path(path))
             save_critic(self.models, Path(path).parent / "critic")
+
+    @functools.cached_property
+    def identity(self) -> Mapping[str, str]:
+        """Digests of what never changes in a run: frozen weights, reward models, prompts."""
+        return identity_of(self.models, self.reward, self.prompts, self.eval_prompts)
+
+    def stateful(self) -> dict[str, Any]:
+        """The parts that have a state of their own."""
+        parts = {"progress": self.progress, "kl_controller": self.kl_controller, "score_scaler": self.score_scaler,
+                 "stop_rules": self.stop_rules}  # fmt: skip
+        return parts if self.lr_scheduler is None else parts | {"lr_scheduler": self.lr_scheduler}
+
+    steps_done: int = property(lambda self: self.progress.steps)  # type: ignore[assignment]
+    episodes_done: int = property(lambda self: self.progress.episodes)  # type: ignore[assignment]
 
     # ------------------------------------------------------------------------------------- parts
     @stage(SCORING)
@@ -378,10 +374,13 @@ class PPOTrainer:
         return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
 
     def _max_tokens(self) -> int | None:
+        """The limit of a pass; "auto" is settled once, for all processes, and stays with the run."""
         limit = self.config.max_tokens_per_microbatch
-        if limit == "auto":
-            return tokens_that_fit(self.policy.config, free_memory_bytes(self.models.device))
-        return limit
+        if limit != "auto":
+            return limit
+        if self.progress.max_tokens is None:
+            self.progress.max_tokens = min(self.runtime.gather([tokens_that_fit(self.models)]))
+        return self.progress.max_tokens
 
     def _prices(self) -> Prices:
         """Sets this step's learning rates and says what is in force."""
@@ -399,38 +398,5 @@ class PPOTrainer:
         self.kl_controller.update(kl_per_token, episodes)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
-        self.steps_done += 1
-        self.episodes_done += episodes
-
-    # ------------------------------------------------------------------------------------- parts of train
-    def _ready(self) -> RewardMix:
-        if self.reward is None:
-            raise ValueError("train() needs reward: a function, a reward model, or a list of them")
-        if not self.prompts:
-            raise ValueError("train() needs dataset: a file, a hub name, or a list of prompts")
-        return self.reward
-
-    def _next_prompts(self) -> list[Prompt]:
-        order = PromptOrder(len(self.prompts), self.config.seed)
-        chosen = order.take(self._position, self.config.prompts_per_step)
-        self._position += len(chosen)
-        return self.runtime.share([self.prompts[i] for i in chosen])
-
-    def _stateful(self) -> dict[str, Any]:
-        parts = {"kl_controller": self.kl_controller, "score_scaler": self.score_scaler, "stop_rules": self.stop_rules}
-        return parts if self.lr_scheduler is None else parts | {"lr_scheduler": self.lr_scheduler}
-
-    def _rollout(self) -> Rollout:
-        assert self.last_experience is not None
-        return self.last_experience.rollout
-
-    def _evaluated(self, recorder: Recorder) -> str | None:
-        """Evaluates where there are evaluation prompts, tells everybody, and asks the stop rules."""
-        if not self.eval_prompts:
-            return None
-        self.last_evaluation = self.evaluate()
-        asked = recorder.evaluation(self.last_evaluation)
-        return asked or self.stop_rules.after_evaluation(self.last_evaluation.score)
-
-
-_COUNTERS = ("steps_done", "episodes_done", "_position", "_generate_calls")
+        self.progress.steps += 1
+        self.progress.episodes += episodes

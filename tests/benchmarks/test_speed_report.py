@@ -84,7 +84,7 @@ def test_parts_that_were_not_measured_have_no_heading(results):
     text = report.document(results)
     assert "### Sampling" in text
     assert "### Growth" not in text
-    assert "no GPU" in text
+    assert "out of memory" not in text
     assert "commit 0123456789ab" in text
 
 
@@ -96,12 +96,27 @@ def test_the_document_keeps_what_was_written_by_hand(results):
 
 def test_readme_changes_between_its_markers_alone(results):
     readme = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
-    text = report.readme_with(readme, results)
+    text = report.readme_with(readme, [results])
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
     assert lines_with(text, "| small |", "16.0 s", "10.0 s (1.6×)", "8.0 s (2.0×)", "0.50")
-    assert report.readme_with(text, results) == text
+    assert report.readme_with(text, [results]) == text
+
+
+def test_who_ran_out_of_memory_is_said(results):
+    failed = {"workload": "real", "side": "trl", "setting": "like"}
+    text = report.document(results | {"out_of_memory": [failed]})
+    assert lines_with(text, "| real |", "TRL 1.12.0 |")
+    assert "### Out of memory" in text
+
+
+def test_a_gpu_has_no_bars_and_a_table_of_its_own_in_the_readme(results):
+    other = results | {"machine": MACHINE | {"gpu": "Loom"}, "commit": "fedcba"}
+    assert "### Bars" not in report.document(other)
+    text = report.readme_with(f"{report.BEGIN}\n{report.END}", [results, other])
+    assert text.count("| small |") == 2
+    assert text.index("commit 0123456789ab") < text.index("Loom; Python")
 
 
 def test_the_newest_results_of_each_machine_are_taken(tmp_path: Path, results):

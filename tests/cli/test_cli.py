@@ -14,7 +14,7 @@ import pytest
 from fake_runs import FakeTrainer, evaluation, result, samples, stats
 from fake_service import Service, free_port, honest, score_of
 
-from surefoot import cli
+from surefoot import cli, running
 from surefoot.config import PPOConfig
 from surefoot.settings import load_settings
 
@@ -79,6 +79,10 @@ def test_version(capsys):
         ),
         (["ppo", "--seed", "x"], "--seed: seed='x' must be a whole number"),
         (["ppo", "--config", "no.yaml"], "no.yaml: no such file; `surefoot init no.yaml` writes one to start from"),
+        (
+            ["ppo", "--resume", "x", "--fresh"],
+            "--resume goes on with a run and --fresh begins anew: give one of the two",
+        ),
         (["ppo", "--resume", "nowhere"], "--resume nowhere: no run folder, it has no config.yaml"),
         (["report", "nowhere"], "nowhere is no run folder: it has no metrics.jsonl"),
         (["reward-test"], "reward and dataset are needed: give them, or a --config that names them"),
@@ -222,7 +226,7 @@ class Run(FakeTrainer):
         for callback in self.callbacks:
             callback.on_start(self)
         for step in (1, 2):
-            self.steps_done = step
+            self.progress.steps = step
             asked = [callback.on_step(self, stats(step), samples(step, 0.5)) for callback in self.callbacks]
             if any(asked):
                 break
@@ -242,7 +246,7 @@ def fake_run(monkeypatch):
             making()
             return Run(trouble, config, callbacks)
 
-        monkeypatch.setattr(cli, "_make_trainer", make)
+        monkeypatch.setattr(running, "make_trainer", make)
         monkeypatch.setitem(sys.modules, "surefoot.report", SimpleNamespace(write_report=lambda f: f"{f}/report.html"))
 
     return prepare
@@ -288,14 +292,6 @@ def test_without_output_dir_a_folder_is_named_after_model_and_time(capsys, fake_
     fake_run()
     _, out, _ = run(capsys, "ppo", "--model-name", "org/tiny-model")
     assert time.strftime("folder    runs/tiny-model-%Y%m%d-") in out
-
-
-def test_a_folder_that_holds_a_run_is_refused_before_anything_is_loaded(capsys, fake_run, tmp_path):
-    fake_run(making=raising(AssertionError("loaded")))
-    (tmp_path / "config.yaml").write_text("")
-    code, _, err = run(capsys, "ppo", "--output-dir", str(tmp_path))
-    assert code == 2
-    assert "holds a run already: choose another --output-dir, or --resume it" in err
 
 
 @pytest.mark.parametrize("error", [ValueError("no such model"), FileNotFoundError("no such model")])
@@ -358,7 +354,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(capsys, fake_run, tmp_path):
     assert code == 130
     assert err.endswith("surefoot: stopped by Ctrl-C; no checkpoint was written (see save_every)\n")
     assert "step 2/2" not in out
-    (tmp_path / "runs/y/checkpoints/step_000001").mkdir(parents=True)
+    fake_run(lambda: ((tmp_path / "runs/y/checkpoints/step_000001").mkdir(parents=True), twice()))
     assert run(capsys, "ppo", "--output-dir", "runs/y")[2].endswith("go on with: surefoot ppo --resume runs/y\n")
 
 
@@ -398,4 +394,7 @@ def test_the_command_line_and_the_files_reach_the_trainer(fake_run, monkeypatch,
     monkeypatch.setattr(cli, "run_ppo", lambda config, **how: seen.append((config, how)) or 0)
     assert cli.main(["ppo", "--config", "run.yaml", "--learning_rate", "2e-6", "--stop-strings", "a", "b"]) == 0
     expected = PPOConfig(model_name="m", learning_rate=2e-6, seed=4, stop_strings=("a", "b"))
-    assert seen == [(expected, {"quiet": False, "resume": False, "profile": False})]
+    flags = ("quiet", "fresh", "profile", "allow_changes", "allow_topology_change")
+    assert seen == [(expected, dict.fromkeys(flags, False))]
+    assert cli.main(["ppo", "--config", "run.yaml", *("--" + flag for flag in flags)]) == 0
+    assert seen[1][1] == dict.fromkeys(flags, True)

@@ -49,7 +49,7 @@ def test_what_was_written_is_read_and_the_manifest_tells_sizes_and_checksums(tmp
     assert torch.equal(tensors["weight"], torch.full((3, 4), 7.0))
     assert torch.equal(tensors["count"], torch.tensor(7))
     assert state == {"step": 7, "text": "é\ud800"}
-    assert (manifest["format"], manifest["step"], manifest["score"]) == (2, 7, 0.5)
+    assert (manifest["format"], manifest["step"], manifest["score"]) == (3, 7, 0.5)
     for name in ("tensors.safetensors", "state.json"):
         content = (path / name).read_bytes()
         assert manifest["files"][name] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -152,7 +152,7 @@ def test_another_format_and_another_folder_are_told(tmp_path):
     body = manifest | {"format": 99}
     seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     (path / "manifest.json").write_text(json.dumps(body | {"seal": seal}, indent=1, sort_keys=True) + "\n")
-    with pytest.raises(CheckpointError, match="has checkpoint format 99; this version reads 2"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99; this version reads 3"):
         read_checkpoint(path)
     with pytest.raises(CheckpointError, match=r"manifest\.json is missing"):
         read_checkpoint(tmp_path / "nowhere")

@@ -16,9 +16,9 @@ from surefoot.callbacks import Evaluation, TrainResult
 from surefoot.demo.compare import Comparison, Estimate, Measure, compare
 from surefoot.demo.scorers import distinct_pairs
 from surefoot.demo.stories import Story, quick_story, real_story
+from surefoot.display import visible, visible_lines
 from surefoot.live import LiveView, duration
 from surefoot.report import write_report
-from surefoot.terminal import visible, visible_lines
 from surefoot.trainer import PPOTrainer
 
 SAMPLES = 5

@@ -21,8 +21,9 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-_ROOM = 32
-"""Columns of room at the right: what is copied once in so many tokens costs nothing beside the tokens."""
+_ROOM, _ROOM_ON_GPU = 32, 256
+"""Columns of room at the right: what is copied once in so many tokens costs nothing beside the tokens. On a GPU a step
+is recorded anew for new room."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -31,6 +32,8 @@ class GrowingLayer(DynamicLayer):
     Attributes:
         length: columns seen so far; a sliding window keeps only the last of them.
         keys, values: views of what is kept.
+        rooms: keys and values with the room around them; `end`: the column of it that comes next.
+        kept: columns that are kept at most.
 
     Args:
         layer: as a model's first pass has left it.
@@ -43,45 +46,49 @@ class GrowingLayer(DynamicLayer):
         super().__init__()
         self.is_initialized, self.is_sliding = True, layer.is_sliding
         self.length: int = layer.get_seq_length()
-        self._kept = getattr(layer, "sliding_window", sys.maxsize) - 1
+        self.kept = getattr(layer, "sliding_window", sys.maxsize) - 1
         kind, dtype = layer.keys.device.type, layer.keys.dtype
         if torch.is_autocast_enabled(kind):  # every product would convert all that is kept: it is kept converted
             dtype = torch.get_autocast_dtype(kind)
-        self._rooms: tuple[Tensor, ...] = (layer.keys.to(dtype), layer.values.to(dtype))
-        self._end = layer.keys.shape[2]
+        self.rooms: tuple[Tensor, Tensor] = (layer.keys.to(dtype), layer.values.to(dtype))
+        self.end = layer.keys.shape[2]
         self._show()
 
     def _show(self) -> None:
-        first = self._end - min(self.length, self._kept)
-        self.keys, self.values = (room[:, :, first : self._end] for room in self._rooms)
+        first = self.end - min(self.length, self.kept)
+        self.keys, self.values = (room[:, :, first : self.end] for room in self.rooms)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Takes the columns of the next token; gives all that this token attends to."""
-        if self._end == self._rooms[0].shape[2]:
+        if self.end == self.rooms[0].shape[2]:
             self.join([])
-        first = self._end - self.keys.shape[2]
-        for room, states in zip(self._rooms, (key_states, value_states), strict=True):
-            room[:, :, self._end : self._end + 1] = states
-        self._end += 1
+        first = self.end - self.keys.shape[2]
+        for room, states in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, self.end : self.end + 1] = states
+        self.advance()
+        keys, values = (room[:, :, first : self.end] for room in self.rooms)
+        return keys, values
+
+    def advance(self) -> None:
+        """Counts in a column that has been written into the room."""
+        self.end += 1
         self.length += 1
         self._show()
-        keys, values = (room[:, :, first : self._end] for room in self._rooms)
-        return keys, values
 
     def join(self, others: Sequence["GrowingLayer"]) -> None:
         """Moves into new room, with the rows of `others` below its own."""
         layers = [self, *others]
-        self._rooms = _below([x.keys for x in layers]), _below([x.values for x in layers])
-        self._end = self._rooms[0].shape[2] - _ROOM
+        self.rooms = _below([x.keys for x in layers]), _below([x.values for x in layers])
+        self.end = self.rooms[0].shape[2] - _room(self.rooms[0].device)
         self.length = max(x.length for x in layers)
         self._show()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Leaves row beam_idx[i] in place i; only rows that change their place are copied."""
         moved = beam_idx != torch.arange(len(beam_idx), device=beam_idx.device)
-        for room in self._rooms:
+        for room in self.rooms:
             room[: len(beam_idx)][moved] = room[beam_idx[moved]]
-        self._rooms = tuple(room[: len(beam_idx)] for room in self._rooms)
+        self.rooms = (self.rooms[0][: len(beam_idx)], self.rooms[1][: len(beam_idx)])
         self._show()
 
     def trim(self, columns: int) -> None:
@@ -138,13 +145,16 @@ def trim(cache: Cache, columns: int) -> None:
 
 
 def _below(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors [B, H, C, D] below one another, padded on the left, with room at the right."""
+    """Tensors [B, H, C, D] below one another, zeros on the left of the narrower, and room of zeros at the right."""
     rows, columns = sum(len(part) for part in parts), max(part.shape[2] for part in parts)
-    joined = parts[0].new_empty(rows, parts[0].shape[1], columns + _ROOM, parts[0].shape[3])
+    width = columns + _room(parts[0].device)
+    joined = parts[0].new_zeros(rows, parts[0].shape[1], width, parts[0].shape[3])
     first = 0
     for part in parts:
-        place = joined[first : first + len(part)]
-        place[:, :, : columns - part.shape[2]] = 0
-        place[:, :, columns - part.shape[2] : columns] = part
+        joined[first : first + len(part), :, columns - part.shape[2] : columns] = part
         first += len(part)
     return joined
+
+
+def _room(device: torch.device) -> int:
+    return _ROOM_ON_GPU if device.type == "cuda" else _ROOM

@@ -7,6 +7,7 @@ on nothing else in the batch, and nothing global is touched.
 """
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -19,10 +20,14 @@ from transformers.cache_utils import Cache
 
 from surefoot.engine.cache import can_join, give_room, join, select, trim
 from surefoot.engine.draw import draw, uniforms
+from surefoot.engine.graph import FixedStep
 from surefoot.engine.weights import ready_for_decoding
+from surefoot.networks import same_numbers
 from surefoot.types import Completion, FinishReason, Sampling
 
-_FIRST_PASS = 512
+_LOG = logging.getLogger("surefoot")
+
+_FIRST_PASS, _FIRST_PASS_ON_GPU = 512, 16_384
 """Tokens of one first pass, padding included: enough for full speed, and few enough that the rows are alike."""
 
 
@@ -47,13 +52,21 @@ class _Batch:
     cache: Cache
     logits: Tensor
 
-    def without_ended(self) -> "_Batch | None":
-        """The rows that go on, the last ones in the places of those that have ended, on the columns they need."""
-        going = [i for i, row in enumerate(self.rows) if row.finish is None]
-        if len(going) == len(self.rows):
-            return self
+    @property
+    def going(self) -> list[int]:
+        """Which rows have not ended."""
+        return [i for i, row in enumerate(self.rows) if row.finish is None]
+
+    def without_ended(self, at_least: int) -> "_Batch | None":
+        """The rows that go on, the last ones in the places of those that have ended, on the columns they need.
+
+        Fewer than `at_least` that have ended stay, at rest.
+        """
+        going = self.going
         if not going:
             return None
+        if len(self.rows) - len(going) < at_least:
+            return self
         movers = iter([i for i in going if i >= len(going)])
         kept = [i if self.rows[i].finish is None else next(movers) for i in range(len(going))]
         select(self.cache, kept, self.logits.device)
@@ -109,6 +122,11 @@ class TransformersEngine:
         inner: Any = model
         inner = inner.get_base_model() if hasattr(model, "get_base_model") else inner
         self._accepts = set(inspect.signature(inner.forward).parameters)
+        self._on_gpu = next(model.parameters()).device.type == "cuda"
+        # A row that leaves makes a GPU record its step anew, while one at rest costs it next to nothing.
+        self._at_rest = 0.25 if self._on_gpu else 0.0
+        self._fixed: FixedStep | None = None
+        self._fixes: bool | None = None if self._on_gpu and "position_ids" in self._accepts else False
 
     @torch.inference_mode()
     def generate(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
@@ -118,6 +136,7 @@ class TransformersEngine:
             for query, seed in zip(queries, seeds, strict=True)
         ]
         with self._autocast(), ready_for_decoding(self._model):
+            self._fixed = None
             self._sample(rows, sampling)
         return [
             Completion(
@@ -137,7 +156,7 @@ class TransformersEngine:
         while waiting or batch:
             batch = self._filled(batch, waiting, most)
             self._draw(batch, sampling)
-            batch = batch.without_ended()
+            batch = batch.without_ended(at_least=max(1, int(self._at_rest * len(batch.rows))))
             if batch:
                 batch = self._advanced(batch)
 
@@ -148,7 +167,8 @@ class TransformersEngine:
         if 4 * free < most:
             free = 0
         while waiting and free and (not parts or can_join(parts[-1].cache)):
-            parts.append(self._begin(_first_pass(waiting, free)))
+            tokens = _FIRST_PASS_ON_GPU if self._on_gpu else _FIRST_PASS
+            parts.append(self._begin(_first_pass(waiting, free, tokens)))
             free -= len(parts[-1].rows)
         return _joined(parts)
 
@@ -165,10 +185,13 @@ class TransformersEngine:
         return _Batch(rows, [padding[i] for i in copies], width, cache, logits[copies])
 
     def _draw(self, batch: _Batch, sampling: Sampling) -> None:
-        """The next token of every row."""
-        numbers = torch.tensor([row.uniforms[len(row.ids)] for row in batch.rows], device=batch.logits.device)
-        chosen, logprobs = draw(batch.logits, numbers, sampling)
-        for row, token, logprob in zip(batch.rows, chosen.tolist(), logprobs.tolist(), strict=True):
+        """The next token of every row that has not ended."""
+        going = batch.going
+        rows = [batch.rows[i] for i in going]
+        logits = batch.logits if len(going) == len(batch.rows) else batch.logits[going]
+        numbers = torch.tensor([row.uniforms[len(row.ids)] for row in rows], device=logits.device)
+        chosen, logprobs = draw(logits, numbers, sampling)
+        for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
             if not math.isfinite(logprob):
                 raise FloatingPointError(
                     "the policy's next-token distribution is not finite: its weights hold NaN or infinity. "
@@ -180,9 +203,31 @@ class TransformersEngine:
 
     def _advanced(self, batch: _Batch) -> _Batch:
         """The batch after a pass over the newest token of every row."""
-        newest = [[row.ids[-1]] for row in batch.rows]
-        logits, cache = self._forward(newest, batch.padding, batch.width + 1, batch.cache)
-        return _Batch(batch.rows, batch.padding, batch.width + 1, cache, logits)
+        newest = [row.ids[-1] for row in batch.rows]
+        if self._fixed is not None and self._fixed.fits(batch.cache, len(newest)):
+            return _Batch(batch.rows, batch.padding, batch.width + 1, batch.cache, self._fixed(newest))
+        logits, cache = self._forward([[i] for i in newest], batch.padding, batch.width + 1, batch.cache)
+        grown = _Batch(batch.rows, batch.padding, batch.width + 1, cache, logits)
+        self._fixed = None if self._fixes is False else self._fix(grown, newest)
+        return grown
+
+    def _fix(self, batch: _Batch, newest: list[int]) -> FixedStep | None:
+        """The step that was just made, for fixed places; None where the model cannot be run that way.
+
+        Whether it can is tried once, against the step as it was.
+        """
+        try:
+            step = FixedStep(self._model, batch.cache, batch.padding, batch.width)
+            logits = step.again(newest)
+            if self._fixes is None:
+                half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+                self._fixes = same_numbers(logits, batch.logits, half)
+            if self._fixes and self._on_gpu:
+                step.record()
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            _LOG.debug("%s decodes without a recorded step: %s", type(self._model).__name__, error)
+            self._fixes = False
+        return step if self._fixes else None
 
     def _forward(
         self, ids: list[list[int]], padding: list[int], width: int, cache: Cache | None
@@ -221,13 +266,13 @@ class TransformersEngine:
         return "length" if len(ids) == sampling.max_new_tokens else None
 
 
-def _first_pass(waiting: list[_Row], free: int) -> list[_Row]:
+def _first_pass(waiting: list[_Row], free: int, tokens: int) -> list[_Row]:
     """Takes as many rows from the front of `waiting` as are read together: at most `free`, of about one length."""
     queries: set[tuple[int, ...]] = set()
     count = 0
     for row in waiting[:free]:
         queries.add(row.query)
-        if count and len(queries) * len(waiting[0].query) > _FIRST_PASS:
+        if count and len(queries) * len(waiting[0].query) > tokens:
             break
         count += 1
     taken, waiting[:count] = waiting[:count], []

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
+from surefoot.display import visible
 from surefoot.prompts.detect import Content, Format, detect
 from surefoot.prompts.encode import (
     Encoded,
@@ -23,7 +24,6 @@ from surefoot.prompts.encode import (
     truncate_left,
 )
 from surefoot.prompts.read import Row, Source, read_source
-from surefoot.terminal import visible
 from surefoot.types import Message, Prompt
 
 Overlong = Literal["error", "drop", "truncate_left"]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from surefoot.terminal import visible
+from surefoot.display import visible
 from surefoot.types import Prompt
 
 logger = logging.getLogger("surefoot")

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
+from surefoot.display import brief, presentable, visible, visible_lines
 from surefoot.redaction import hide_values, redact
-from surefoot.terminal import brief, presentable, visible, visible_lines
 
 STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\r\x08\x00\x7f\x85\u202e\u2066\u200b\u2028\ufeff\ud800\udfff\U000e0041"
 

@@ -1,0 +1,150 @@
+"""The whole loop around a trainer's `generate` and `step`: prompts, rewards, evaluations, checkpoints, stop rules."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+
+from surefoot.callbacks import Evaluation, TrainResult
+from surefoot.ops.seeds import derive_seed
+from surefoot.progress import Progress
+from surefoot.prompts import PromptOrder
+from surefoot.recorder import Recorder, sample_records
+from surefoot.rewards import RewardMix
+from surefoot.rollout import Response, collect
+from surefoot.setup import sampling_of
+from surefoot.snapshot import generator_states, restore_generators
+from surefoot.stages import SCORING, stage
+from surefoot.statistics import evaluation_metrics, reward_statistics
+from surefoot.types import Prompt, StepStats
+
+_collect = stage(SCORING)(collect)
+
+
+def check_ready(trainer: Any) -> None:
+    """Whether a trainer has what the whole loop needs.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if trainer.reward is None:
+        raise ValueError("train() needs reward: a function, a reward model, or a list of them")
+    if not trainer.prompts:
+        raise ValueError("train() needs dataset: a file, a hub name, or a list of prompts")
+    prompts, processes = trainer.config.prompts_per_step, trainer.runtime.world_size
+    if prompts < processes:
+        raise ValueError(
+            f"batch_size={trainer.config.batch_size} with num_generations={trainer.config.num_generations} makes "
+            f"{prompts} prompts a step, too few for {processes} processes: each needs at least one"
+        )
+
+
+class Loop:
+    """One run of a `PPOTrainer`. All that it remembers is the trainer's: it can end between any two steps.
+
+    A step is whole before it is recorded, an evaluation before it is, and a checkpoint comes after both; so whatever
+    happens, the newest checkpoint is of a moment between two steps, and what was recorded past it is made again.
+    """
+
+    def __init__(self, trainer: Any, recorder: Recorder) -> None:
+        self._trainer = trainer
+        self._recorder = recorder
+
+    def run(self) -> TrainResult:
+        """Goes on until a stop rule holds or somebody asks to stop."""
+        trainer, recorder, rules = self._trainer, self._recorder, self._trainer.stop_rules
+        reward: RewardMix = trainer.reward
+        c, progress = trainer.config, trainer.progress
+        reason = self._evaluated() or rules.standing(progress.steps)
+        while reason is None:
+            before = self._state()
+            prompts = self._next_prompts()
+            responses = trainer.generate(prompts, num_return_sequences=c.num_generations)
+            repeated = [p for p in prompts for _ in range(c.num_generations)]
+            began = time.perf_counter()
+            reward.set_step(progress.steps)
+            with self._undone_on_failure(before):
+                scored = reward(repeated, responses)
+            seconds = time.perf_counter() - began
+            stats = trainer.step(repeated, responses, scored.scores)
+            stats = StepStats({**stats, **reward_statistics(scored.parts, scored.metrics), "time/score": seconds})
+            rollout = trainer.last_experience.rollout
+            asked = recorder.step(stats, sample_records(progress.steps, repeated, responses, scored, rollout))
+            reason = rules.after_step(progress.steps, stats["objective/kl_per_token"]) or asked
+            reason = self._evaluated() or reason
+            if c.save_every and progress.steps % c.save_every == 0:
+                recorder.checkpoint()
+        recorder.checkpoint()
+        return recorder.end(reason, [*progress.evaluations, *self._closing()])
+
+    def _next_prompts(self) -> list[Prompt]:
+        trainer, progress = self._trainer, self._trainer.progress
+        order = PromptOrder(len(trainer.prompts), trainer.config.seed)
+        chosen = order.take(progress.prompts, trainer.config.prompts_per_step)
+        progress.prompts += len(chosen)
+        mine: list[Prompt] = trainer.runtime.share([trainer.prompts[i] for i in chosen])
+        return mine
+
+    # ------------------------------------------------------------------------------------------ evaluations
+    def _evaluated(self) -> str | None:
+        """Evaluates where that is due and was not done, tells everybody, and asks the stop rules."""
+        trainer, progress = self._trainer, self._trainer.progress
+        if not self._lacks_evaluation() or progress.steps % trainer.config.eval_every:
+            return None
+        found = evaluation_of(trainer, self._undone_on_failure(self._state()))
+        progress.evaluations.append(found)
+        asked = self._recorder.evaluation(found)
+        return trainer.stop_rules.after_evaluation(found.score) or asked
+
+    def _closing(self) -> list[Evaluation]:
+        """The evaluation at the end where none was due: told, but no part of the state that a run goes on from."""
+        if not self._lacks_evaluation():
+            return []
+        found = evaluation_of(self._trainer, self._trainer.runtime.together())
+        self._recorder.evaluation(found)
+        return [found]
+
+    def _lacks_evaluation(self) -> bool:
+        return bool(self._trainer.eval_prompts) and self._trainer.progress.evaluated() is None
+
+    # ------------------------------------------------------------------------------------------ failures
+    def _state(self) -> dict[str, Any]:
+        """What sampling and scoring move; the weights they leave alone."""
+        return {"progress": self._trainer.progress.state_dict(), "generators": generator_states()}
+
+    @contextmanager
+    def _undone_on_failure(self, before: dict[str, Any]) -> Iterator[None]:
+        """Scores are everybody's or nobody's. Where they fail, all is as `before` and saved, and the error goes on."""
+        progress: Progress = self._trainer.progress
+        try:
+            with self._trainer.runtime.together():
+                yield
+        except Exception:
+            progress.load_state_dict(before["progress"])
+            restore_generators(before["generators"])
+            self._recorder.rescue()
+            raise
+
+
+@torch.no_grad()
+def evaluation_of(trainer: Any, scoring: AbstractContextManager[Any]) -> Evaluation:
+    """Answers the evaluation prompts, always with the same random numbers; scores the answers inside `scoring`."""
+    if trainer.reward is None or not trainer.eval_prompts:
+        raise ValueError(
+            "an evaluation needs reward and evaluation prompts (eval_dataset, or eval_prompts of dataset)"
+        )
+    c, progress = trainer.config, trainer.progress
+    mine: list[Prompt] = trainer.runtime.share(trainer.eval_prompts)
+    seeds = [derive_seed(c.seed, "evaluate", p.index) for p in mine]
+    answers = trainer.engine.generate([p.token_ids for p in mine], seeds, sampling_of(c, {}))
+    with scoring:
+        scored = trainer.reward(mine, answers)
+    responses = [
+        Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
+    ]
+    ids = [list(p.token_ids) for p in mine]
+    rollout, _ = _collect(trainer.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty)
+    samples = trainer.runtime.gather(sample_records(progress.steps, mine, answers, scored, rollout))
+    return Evaluation(progress.steps, progress.episodes, evaluation_metrics(samples), samples)

@@ -1,0 +1,170 @@
+"""A trainer into a checkpoint, and a checkpoint into a trainer that goes on exactly as the other would have.
+
+What must be the same is compared first: options, frozen models, prompts, number of processes. Where the machine is
+another, the numbers may differ in their last digits, and that is said.
+"""
+
+import math
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import transformers
+from torch import nn
+
+from surefoot import __version__
+from surefoot.changes import check_changes, stored_options
+from surefoot.checkpoint import read_checkpoint, write_checkpoint
+from surefoot.config import PPOConfig
+from surefoot.models import ActorCritic
+from surefoot.progress import Progress
+from surefoot.rewards import RewardMix
+from surefoot.runtime import Runtime
+from surefoot.snapshot import (
+    generator_states,
+    pack,
+    plain,
+    prompts_digest,
+    restore_generators,
+    unpack,
+    unplain,
+    weights_digest,
+)
+from surefoot.types import Prompt
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What is needed of a trainer."""
+
+    config: PPOConfig
+    runtime: Runtime
+    models: ActorCritic
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What `identity_of` says of it."""
+        ...
+
+    def stateful(self) -> dict[str, Any]:
+        """Its parts that have a state."""
+        ...
+
+
+def save_trainer(trainer: Resumable, path: str | Path) -> None:
+    """Writes everything needed to go on exactly. Called on every process; the main one writes."""
+    runtime, progress = trainer.runtime, trainer.progress
+    tensors, state = pack(trainer.models.trainable(), trainer.optimizer, trainer.stateful())
+    state["generators"] = runtime.gather([generator_states()])
+    evaluation = progress.evaluated()
+    score = evaluation.score if evaluation is not None and math.isfinite(evaluation.score) else None
+    about = {"step": progress.steps, "world_size": runtime.world_size, "score": score}
+    with runtime.together():
+        if runtime.is_main:
+            state["config"] = plain(stored_options(trainer.config), "config")
+            state["identity"] = dict(trainer.identity)
+            state["machine"] = machine(trainer.models.device)
+            write_checkpoint(path, tensors, state, about)
+
+
+def restore_trainer(
+    trainer: Resumable, path: str | Path, *, allow_changes: bool = False, allow_topology_change: bool = False
+) -> list[str]:
+    """Goes on from what `save_trainer` wrote, in a trainer made from the same starting models and options.
+
+    Returns:
+        The options that changed, each in words.
+
+    Raises:
+        ValueError: not a checkpoint, or one of another run; nothing was changed then.
+    """
+    runtime = trainer.runtime
+    with runtime.together():
+        tensors, state, manifest = read_checkpoint(path)
+        missing = sorted({"generators", "config", "identity", "machine"} - set(state))
+        if missing:
+            raise ValueError(f"{path} has no {missing[0]}: it is not a whole checkpoint of a trainer")
+        changed = check_changes(unplain(state["config"]), trainer.config, allow=allow_changes)
+        _check_identity(state["identity"], trainer.identity, allow=allow_changes)
+        _check_processes(manifest["world_size"], runtime.world_size, allow=allow_topology_change)
+        if runtime.is_main:
+            _warn_of_another_machine(state["machine"], machine(trainer.models.device))
+        unpack(tensors, state, trainer.models.trainable(), trainer.optimizer, trainer.stateful())
+        if runtime.rank < len(state["generators"]):
+            restore_generators(state["generators"][runtime.rank])
+    return changed
+
+
+def read_options(path: str | Path) -> tuple[PPOConfig, dict[str, str]]:
+    """The options that a checkpoint was written under, and the digests of what its run was made of.
+
+    Raises:
+        ValueError: it is no whole checkpoint, or has an option that this version does not know.
+    """
+    _, state, _ = read_checkpoint(path)
+    options: dict[str, Any] = unplain(state["config"])
+    return PPOConfig(**options), dict(state["identity"])
+
+
+# ------------------------------------------------------------------------------------------ the same run
+def identity_of(
+    models: ActorCritic, reward: RewardMix | None, prompts: Sequence[Prompt], eval_prompts: Sequence[Prompt]
+) -> dict[str, str]:
+    """A digest of everything that is given and never changes: frozen weights, reward models, prompts."""
+    trained = {id(p) for p in models.trainable().values()}
+    frozen = {n: p for n, p in models.policy.named_parameters() if id(p) not in trained}
+    if models.reference.model is not models.policy:
+        frozen |= {f"reference.{name}": p for name, p in models.reference.model.named_parameters()}
+    found = {"reference": weights_digest(frozen)}
+    for name, part in ({} if reward is None else reward.rewards).items():
+        model = getattr(part, "model", None)
+        if isinstance(model, nn.Module) and not trained & {id(p) for p in model.parameters()}:
+            found[f"reward {name}"] = weights_digest(dict(model.named_parameters()))
+    return found | {"dataset": prompts_digest(prompts), "eval_dataset": prompts_digest(eval_prompts)}
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the last digits of a number depend on."""
+    return {
+        "surefoot": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "instruction set": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _check_identity(saved: Mapping[str, str], here: Mapping[str, str], *, allow: bool) -> None:
+    others = sorted(name for name in set(saved) | set(here) if saved.get(name) != here.get(name))
+    if others and not allow:
+        raise ValueError(
+            f"{', '.join(others)}: not what the checkpoint's run had (their weights, or the tokens of the prompts, "
+            "differ): give what it began with, or, where the change is meant, say --allow-changes (in Python: "
+            "allow_changes=True)"
+        )
+
+
+def _check_processes(saved: int, here: int, *, allow: bool) -> None:
+    if saved != here and not allow:
+        raise ValueError(
+            f"the checkpoint is of {saved} process{'es' * (saved > 1)}, this run has {here}: prompts and seeds would "
+            "be the same, but sums are rounded in another order, so it would not end as it would have. Start as many, "
+            "or say --allow-topology-change (in Python: allow_topology_change=True)"
+        )
+
+
+def _warn_of_another_machine(saved: Mapping[str, str], here: Mapping[str, str]) -> None:
+    others = [f"{name} {saved.get(name)} -> {here[name]}" for name in here if saved.get(name) != here[name]]
+    if others:
+        warnings.warn(
+            f"the run goes on under other conditions ({', '.join(others)}): its numbers may differ in their last "
+            "digits from those of a run that was not stopped",
+            stacklevel=3,
+        )
