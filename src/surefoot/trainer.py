@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot.assemble import assemble, lora_config
+from surefoot.assemble import assemble, lora_config, vocabulary_size
 from surefoot.callbacks import Callback, Evaluation, TrainResult
 from surefoot.config import PPOConfig
 from surefoot.controllers import ScoreScaler, learning_rate_factor
 from surefoot.engine.transformers import TransformersEngine
 from surefoot.estimate import estimate
-from surefoot.inputs import check_context, check_counts, check_vocabulary, query_ids, responses_of, scores_of
-from surefoot.loading import context_length, end_ids
+from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
+from surefoot.loading import end_ids, shared_context
 from surefoot.loop import Loop, check_ready, evaluation_of
 from surefoot.ops.seeds import derive_seed
 from surefoot.progress import Progress
@@ -116,9 +116,8 @@ class PPOTrainer:
             seed=config.seed,
         )
         self.policy, self.critic = self.models.policy, self.models.critic
-        self.vocab_size = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        check_vocabulary(tokenizer, self.vocab_size)
-        self.context = context_length(self.policy)
+        self.vocab_size = vocabulary_size(self.models, tokenizer, exact_kl=config.kl_penalty == "full")
+        self.context = shared_context(self.policy, self.models.reference.model, self.critic)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
         self.reward: RewardMix | None = None

@@ -159,10 +159,11 @@ def test_the_view_of_a_run_shows_answers_as_they_are(text, terminal):
     assert all(bad not in drawn for bad in ("\x1b[2J\x1b[31m", "\x1b]", "\x07", "\x00", "\u202e", "\r\x08", "\ud83d"))
     if text == MARKUP:
         assert MARKUP[:70] in plain.file.getvalue()
+        assert "[bold]b[|bold] [link=http:||ev" in plain.file.getvalue()  # a reward's name
 
 
 def _hostile(found, text):
-    metrics = dict(found.metrics) | {f"eval/rewards/{text[:30]}": 1.0, "eval/rewards/other": 2.0}
+    metrics = dict(found.metrics) | {f"eval/rewards/{text[:30].replace('/', '|')}": 1.0, "eval/rewards/other": 2.0}
     told = [dict(s) | {"prompt": text, "response": text} for s in found.samples]
     return type(found)(found.step, found.episode, metrics, told)
 
