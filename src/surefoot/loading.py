@@ -3,18 +3,30 @@
 `trust_remote_code=False` stands in every call: left out, transformers asks whoever sits at the terminal.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json",
+                    "vocab.txt")  # fmt: skip
+
 
 def load_tokenizer(name: str, chat_template: str | None = None) -> Any:
     """The tokenizer of a model, optionally with another chat template (a Jinja file)."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise ValueError(
+            f"model_name={name!r} is a folder without a tokenizer ({' or '.join(_TOKENIZER_FILES[:2])}): save it "
+            f"there with tokenizer.save_pretrained({name!r})"
+        )
+    with _loaded("model_name", name, "the tokenizer of "):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if chat_template is not None:
         path = Path(chat_template)
         if not path.is_file():
@@ -23,12 +35,15 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> Any:
     return tokenizer
 
 
-def load_policy(name: str, *, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A causal language model from a folder or the hub, in `dtype` on `device`."""
+def load_policy(
+    name: str, *, device: torch.device, dtype: torch.dtype = torch.float32, option: str = "model_name"
+) -> nn.Module:
+    """A causal language model from a folder or the hub, in `dtype` on `device`; `option` is what named it."""
     from transformers import AutoModelForCausalLM
 
-    _check_folder("model_name", name)
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False)
+    _check_folder(option, name)
+    with _loaded(option, name):
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False)
     return model.to(device)
 
 
@@ -36,7 +51,8 @@ def load_adapter(base: nn.Module, name: str) -> nn.Module:
     """`base` with a trained LoRA adapter on it, ready to be trained further."""
     from peft import PeftModel
 
-    model: nn.Module = PeftModel.from_pretrained(base, name, is_trainable=True)
+    with _loaded("adapter_name", name):
+        model: nn.Module = PeftModel.from_pretrained(base, name, is_trainable=True)
     return model
 
 
@@ -45,10 +61,11 @@ def load_value_model(name: str, *, device: torch.device) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     _check_folder("value_model_name", name)
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    classifier = any("SequenceClassification" in a for a in (config.architectures or []))
-    kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    model: nn.Module = kind.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+    with _loaded("value_model_name", name):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        classifier = any("SequenceClassification" in a for a in (config.architectures or []))
+        kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+        model: nn.Module = kind.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
     return model.to(device)
 
 
@@ -72,6 +89,18 @@ def context_length(model: Any) -> int | None:
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return int(length) if length else None
+
+
+@contextmanager
+def _loaded(option: str, name: str, what: str = "") -> Iterator[None]:
+    """What transformers and the hub say about a model that does not load, led by the option that named it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        where = (
+            "in that folder" if Path(name).expanduser().is_dir() else "neither a folder here nor loaded from the hub"
+        )
+        raise ValueError(f"{option}={name!r}: {what}the model does not load ({where}): {error}") from error
 
 
 def _check_folder(option: str, name: str) -> None:

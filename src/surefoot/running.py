@@ -96,6 +96,7 @@ def _look(config: PPOConfig, fresh: bool) -> Found:
     runtime, folder, seen = Runtime(), RunFolder(str(config.output_dir)), []
     with runtime.together():
         if runtime.is_main and not folder.path.exists():
+            folder.check_place()
             seen = [Found()]
         elif runtime.is_main:
             folder.claim()

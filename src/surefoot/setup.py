@@ -83,7 +83,7 @@ def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict
         found["model"] = model if c.adapter_name is None else load_adapter(model, c.adapter_name)
     loaders: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
         "tokenizer": (c.model_name, lambda name: load_tokenizer(name, c.chat_template)),
-        "ref_model": (c.ref_model_name, lambda name: load_policy(name, device=device)),
+        "ref_model": (c.ref_model_name, lambda name: load_policy(name, device=device, option="ref_model_name")),
         "value_model": (c.value_model_name, lambda name: load_value_model(name, device=device)),
         "dataset": (c.dataset if prompts else None, str),
         "eval_dataset": (c.eval_dataset if prompts else None, str),

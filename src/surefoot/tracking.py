@@ -66,6 +66,22 @@ class RunFolder:
         self.lock.acquire()
         probe_folder(self.checkpoints)
 
+    def check_place(self) -> None:
+        """Makes the folder and takes it away again, where it is not there: what cannot be made is told at once.
+
+        Raises:
+            ValueError: it cannot be made.
+        """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for path in made:
+                path.rmdir()
+        except OSError as error:
+            raise ValueError(
+                f"output_dir={str(self.path)!r} cannot be made ({error.strerror}): choose another folder"
+            ) from error
+
     def start(self, config: PPOConfig, command: Sequence[str] | None = None, *, resume: bool = False) -> None:
         """Makes the folder and writes what was asked for and where it runs.
 

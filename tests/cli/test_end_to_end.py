@@ -75,6 +75,36 @@ def test_a_dry_run_checks_and_writes_nothing(folder, capsys, more):
     assert [p for p in sorted(folder.rglob("*")) if "__pycache__" not in p.parts] == before
 
 
+REFUSED = [
+    (["--model-name", "bare"], "model_name='bare' is a folder without a tokenizer"),
+    (["--model-name", "org/nothing"], "model_name='org/nothing': the model does not load (neither a folder here nor"),
+    (["--ref-model-name", "org/nothing"], "ref_model_name='org/nothing': the model does not load (neither a folder"),
+    (["--ref-model-name", "./nowhere"], "ref_model_name='./nowhere': no such folder"),
+    (["--critic", "model", "--value-model-name", "org/nothing"], "value_model_name='org/nothing': the model does"),
+    (["--adapter-name", "nowhere"], "adapter_name='nowhere': the model does not load (neither a folder here"),
+    (["--adapter-name", "bare"], "adapter_name='bare': the model does not load (in that folder)"),
+    (["--reward", "syntax.py:score"], "syntax.py': importing it failed with SyntaxError: '(' was never closed"),
+    (["--reward", "missing.py:score"], "missing.py': importing it failed with ModuleNotFoundError: No module"),
+    (["--output-dir", "run.yaml"], "output_dir='run.yaml' is a file: choose a folder"),
+    (["--output-dir", "run.yaml/deep/er"], "output_dir='run.yaml/deep/er' cannot be made (Not a directory)"),
+    (["--log-with", "tensorbord"], "log_with='tensorbord' is not a tracker; known are"),
+]
+
+
+def test_what_cannot_be_loaded_or_made_is_named_by_its_option_before_anything_is_written(folder, capfd):
+    tiny.tiny_llama().save_pretrained("bare")
+    Path("syntax.py").write_text("def score(\n")
+    Path("missing.py").write_text("import surely_not_installed\n")
+    before = sorted(folder.rglob("*"))
+    for given, message in REFUSED:
+        assert main(["ppo", "--config", "run.yaml", *given]) == 2, given
+        err = capfd.readouterr().err
+        assert err.count("surefoot: error: ") == 1
+        assert message in err
+        assert "Traceback" not in err
+    assert sorted(p for p in folder.rglob("*") if "__pycache__" not in p.parts) == before
+
+
 def test_a_missing_model_and_a_missing_function_are_named(folder, capsys):
     assert main(["ppo", "--config", "run.yaml", "--model-name", "./nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

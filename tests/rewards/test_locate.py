@@ -57,7 +57,17 @@ def test_what_cannot_be_found_is_said(spec, reason):
         make_reward(spec)
 
 
-def test_a_missing_import_inside_the_users_module_is_shown_as_it_is(tmp_path):
-    (tmp_path / "broken_mod.py").write_text("import surely_not_installed\n")
-    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
-        FunctionReward("broken_mod:f")
+@pytest.mark.parametrize("spec", ["broken_{}:f", "broken_{}.py:f"])
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [
+        (1, "import surely_not_installed", "ModuleNotFoundError: No module named 'surely_not_installed'"),
+        (2, "def f(", r"SyntaxError: '\(' was never closed \(broken_2.py, line 1\)"),
+        (3, "{}['x']", "KeyError: 'x'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_the_reason(tmp_path, spec, number, code, reason):
+    (tmp_path / f"broken_{number}.py").write_text(code + "\n")
+    with pytest.raises(ValueError, match=rf"broken_{number}.*importing it failed with {reason}") as caught:
+        FunctionReward(spec.format(number))
+    assert type(caught.value.__cause__).__name__ in reason

@@ -89,10 +89,16 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
         found.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, Exception):
+            raise _broken(str(path), error) from error
         raise
     return module
+
+
+def _broken(spec: str, error: Exception) -> ValueError:
+    return ValueError(f"reward={spec!r}: importing it failed with {type(error).__name__}: {error}")
 
 
 def _load_module(name: str, spec: str) -> ModuleType:
@@ -103,8 +109,10 @@ def _load_module(name: str, spec: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise  # the module is there; something that it imports is not
+            raise _broken(spec, error) from error  # the module is there; something that it imports is not
         raise ValueError(f"reward={spec!r}: there is no module {name!r}; {_WAYS}") from error
+    except Exception as error:  # whatever the user's code raises
+        raise _broken(spec, error) from error
 
 
 def _let_import_from(folder: Path) -> None:
