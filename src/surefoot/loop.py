@@ -102,7 +102,9 @@ class Loop:
         """The evaluation at the end where none was due: told, but no part of the state that a run goes on from."""
         if not self._lacks_evaluation():
             return []
+        generators = generator_states()
         found = evaluation_of(self._trainer, self._trainer.runtime.together())
+        restore_generators(generators)
         self._recorder.evaluation(found)
         return [found]
 
