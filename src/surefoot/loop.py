@@ -39,6 +39,11 @@ def check_ready(trainer: Any) -> None:
             f"batch_size={trainer.config.batch_size} with num_generations={trainer.config.num_generations} makes "
             f"{prompts} prompts a step, too few for {processes} processes: each needs at least one"
         )
+    if 0 < len(trainer.eval_prompts) < processes:
+        raise ValueError(
+            f"{len(trainer.eval_prompts)} evaluation prompts are too few for {processes} processes: raise "
+            "eval_prompts, or set it to 0"
+        )
 
 
 class Loop:

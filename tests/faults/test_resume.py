@@ -149,6 +149,24 @@ def test_prompts_come_once_an_epoch_each_however_often_the_run_is_stopped(tmp_pa
         assert sorted(taken["b"][7 * epoch : 7 * epoch + 7]) == list(range(7))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batch_size": 2, "num_generations": 2},
+            "batch_size=2 with num_generations=2 makes 1 prompts a step, too few",
+        ),
+        ({"eval_prompts": 1}, "1 evaluation prompts are too few for 2 processes"),
+    ],
+)
+def test_fewer_prompts_than_processes_are_refused_before_anything_is_made(tmp_path, changes, message):
+    trainer = make(tmp_path / "run", **changes)
+    trainer.runtime.world_size = 2
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert not (tmp_path / "run").exists()
+
+
 # ------------------------------------------------------------------------------------------ by hand
 def by_hand(trainer, steps):
     for _ in range(steps):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from fake_service import Service, honest, said
 from stopped_runs import differences, left_by
 
 from surefoot.checkpoint import steps_in
@@ -179,6 +180,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(folde
     assert differences(whole, left_by("run")) == []
 
 
+def test_a_run_that_ended_and_lost_its_checkpoints_keeps_its_logs(folder, capsys):
+    shutil.rmtree("run/checkpoints")
+    before = content("run")
+    assert ppo("--steps", "9") == 2
+    assert "has ended (finished: all 4 steps are done), but its checkpoints are gone" in capsys.readouterr().err
+    assert content("run") == before
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, whole, capsys):
     killed_after(3)
     file = Path("run/checkpoints/step_000003/tensors.safetensors")
@@ -280,3 +289,22 @@ def test_a_log_that_cannot_be_written_stops_the_run_and_the_same_command_goes_on
     assert "File too large" in done.stderr or "the disk is full" in done.stderr
     assert ppo() == 0
     assert differences(whole, left_by("run")) == []
+
+
+# ------------------------------------------------------------------------------------------ a service that is down
+def test_a_reward_service_that_is_down_for_good_ends_the_run_saved_and_it_goes_on_when_it_is_up(folder, capsys):
+    """Down from the third step on, without regular checkpoints; the same command later."""
+    limit = [10**6]
+    with Service(lambda r: honest(r) if r.number < limit[0] else said("out of order", 503)) as service:
+        more = ["--save-every", "0", "--reward", f"openrlhf+{service.url}/get_reward#deadline=0.3,name=judge"]
+        assert ppo(*more, "--output-dir", "straight") == 0
+        limit[0] = len(service.requests) + 4  # two evaluations and two steps are answered
+        capsys.readouterr()
+        assert ppo(*more, "--output-dir", "stopped") == 1
+        err = capsys.readouterr().err
+        assert "gave no score for 4 of 4 answers within the deadline of 0.3 s" in err
+        assert "out of order" in err
+        assert list(steps_in(Path("stopped/checkpoints"))) == [2]
+        limit[0] = 10**6
+        assert ppo(*more, "--output-dir", "stopped") == 0
+    assert differences(left_by("straight"), left_by("stopped")) == []
