@@ -39,6 +39,11 @@ def check_ready(trainer: Any) -> None:
             f"batch_size={trainer.config.batch_size} with num_generations={trainer.config.num_generations} makes "
             f"{prompts} prompts a step, too few for {processes} processes: each needs at least one"
         )
+    if 0 < len(trainer.eval_prompts) < processes:
+        raise ValueError(
+            f"{len(trainer.eval_prompts)} evaluation prompts are too few for {processes} processes: raise "
+            "eval_prompts, or set it to 0"
+        )
 
 
 class Loop:
@@ -102,7 +107,9 @@ class Loop:
         """The evaluation at the end where none was due: told, but no part of the state that a run goes on from."""
         if not self._lacks_evaluation():
             return []
+        generators = generator_states()
         found = evaluation_of(self._trainer, self._trainer.runtime.together())
+        restore_generators(generators)
         self._recorder.evaluation(found)
         return [found]
 

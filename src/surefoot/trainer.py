@@ -73,7 +73,7 @@ class PPOTrainer:
 
     Attributes:
         policy: the model that was passed in (within its adapter, if one was added). critic: value head or value model.
-        progress: how far it is: steps, episodes, place in the prompts, evaluations. steps_done, episodes_done: short.
+        progress: how far it is: steps, episodes, place in the prompts, evaluations. steps_done, episodes_done: of it.
 
     Raises:
         ValueError: models, tokenizer and options that do not fit together.
@@ -178,9 +178,8 @@ class PPOTrainer:
         check_context(ids, [how.max_new_tokens] * len(ids), self.context)
         repeated = [row for row in ids for _ in range(num_return_sequences)]
         first, _ = self.runtime.offset(len(repeated))
-        seeds = [
-            derive_seed(self.config.seed, "sample", self.progress.generations, first + i) for i in range(len(repeated))
-        ]
+        call = self.progress.generations
+        seeds = [derive_seed(self.config.seed, "sample", call, first + i) for i in range(len(repeated))]
         self.progress.generations += 1
         answers = self.engine.generate(repeated, seeds, how)
         self._generate_seconds = time.perf_counter() - began
