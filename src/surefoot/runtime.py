@@ -48,6 +48,14 @@ class Runtime:
         """The largest of one whole number a process."""
         return int(max(self.gather([value])))
 
+    def all_true(self, flag: bool) -> bool:
+        """Whether `flag` is True on every process."""
+        if self.world_size == 1:
+            return flag
+        least = torch.tensor(float(flag))
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return bool(least)
+
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         """Everybody's rows, in the order of the processes, on every process."""
         if self.world_size == 1:
