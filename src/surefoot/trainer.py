@@ -303,9 +303,10 @@ class PPOTrainer:
         check_ready(self)
         recorder = Recorder(self, self.callbacks)
         try:
-            recorder.start(self.folder, goes_on=self._goes_on)
-            self._goes_on = True
-            return Loop(self, recorder).run()
+            with self.runtime.everybodys():
+                recorder.start(self.folder, goes_on=self._goes_on)
+                self._goes_on = True
+                return Loop(self, recorder).run()
         finally:
             recorder.close()
 
