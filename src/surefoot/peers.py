@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 POLL_SECONDS = 1.0
 SILENT_POLLS = 15
@@ -41,6 +41,7 @@ class PeerLostError(PeerError):
     """Another process is gone or hangs: nothing can be done together any more."""
 
 
+@runtime_checkable
 class Store(Protocol):
     """What is needed of torch.distributed's store."""
 

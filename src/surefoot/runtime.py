@@ -89,11 +89,9 @@ class Runtime:
         except (Exception, SystemExit, AbandonedError) as error:  # noqa: BLE001 - it is raised again below
             failure = error
         leaves = isinstance(failure, AbandonedError)
-        words = (
-            [] if failure is None else [(leaves, f"process {self.rank} failed: {type(failure).__name__}: {failure}")]
-        )
+        said = str(failure) if leaves else f"process {self.rank} failed: {type(failure).__name__}: {failure}"
         try:
-            everybody = self.gather(words)
+            everybody = self.gather([] if failure is None else [(leaves, said)])
         finally:
             if failure is not None and not leaves:
                 raise failure
@@ -101,7 +99,7 @@ class Runtime:
         if failed:
             raise PeerError("; ".join(failed))
         if everybody:
-            raise failure if failure is not None else AbandonedError("another process was asked to stop")
+            raise AbandonedError(everybody[0][1])
 
     @contextmanager
     def everybodys(self) -> Iterator[None]:

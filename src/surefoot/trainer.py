@@ -49,7 +49,7 @@ from surefoot.setup import (
 from surefoot.snapshot import prompts_digest
 from surefoot.stages import SAMPLING, SCORING, stage
 from surefoot.statistics import Laps, Prices, step_statistics
-from surefoot.stopping import StopRules
+from surefoot.stopping import StopRules, StopSwitch
 from surefoot.symptoms import Symptoms
 from surefoot.threads import warn_of_spinning
 from surefoot.tracking import RunFolder
@@ -148,6 +148,7 @@ class PPOTrainer:
         self._generate_seconds = 0.0
         self._goes_on = False
         self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
+        self.stop = StopSwitch()
         self.faults = FaultRule(config.on_fault, config.max_skipped_updates)
         self._bundles = FaultBundles(config, self.runtime)
         self._symptoms = Symptoms(speak=self.runtime.is_main)
@@ -194,7 +195,8 @@ class PPOTrainer:
         call = self.progress.generations
         seeds = [derive_seed(self.config.seed, "sample", call, first + i) for i in range(len(repeated))]
         self.progress.generations += 1
-        answers = self.engine.generate(repeated, seeds, how)
+        with self.stop.may_be_left():
+            answers = self.engine.generate(repeated, seeds, how)
         self._generate_seconds = time.perf_counter() - began
         if isinstance(queries[0], str | Prompt):
             return list(answers)
@@ -239,7 +241,8 @@ class PPOTrainer:
         seed = derive_seed(c.seed, "order", self.steps_done)
         totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
         first = first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
-        rollout, fresh = self._collect(ids, answers, keep=first)
+        with self.runtime.together(), self.stop.may_be_left():
+            rollout, fresh = self._collect(ids, answers, keep=first)
         if c.overlong_filter:
             counted = rollout.response_mask & ~rollout.truncated[:, None]
             rollout = dataclasses.replace(rollout, response_mask=counted)
