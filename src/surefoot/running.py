@@ -11,7 +11,7 @@ from surefoot.arguments import UsageError
 from surefoot.changes import STOP_OPTIONS, changes_between, makes_another_run, stored_options
 from surefoot.config import PPOConfig
 from surefoot.settings import load_settings
-from surefoot.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, console, say, usage_errors
+from surefoot.terminal import EXIT_FAILED, EXIT_OK, complain, console, say, usage_errors
 from surefoot.threads import departure
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def run_ppo(
         with stop.listening(folder):
             result = trainer.train()
     if trainer.runtime.is_main:
-        _conclude(screen, result, folder, "Ctrl-C" if stop.asked else result.reason)
-    return EXIT_INTERRUPTED if stop.asked else EXIT_OK
+        _conclude(screen, result, folder, result.reason)
+    return stop.exit_code
 
 
 # ------------------------------------------------------------------------------------------ what the folder holds
