@@ -168,6 +168,70 @@ def test_a_single_value_serves_as_a_list_and_a_round_float_as_a_count(tmp_path):
         ("bottomless.yaml", "[" * 5000, "bottomless.yaml: nested too deeply"),
         ("bottomless.json", "[" * 200_000, "bottomless.json: nested too deeply"),
         ("settings.ini", "seed=1", "settings.ini: a settings file ends in .yaml, .yml, .toml or .json"),
+        # tags: nothing is built, wherever they stand
+        *[
+            ("tag.yaml", text, f"tag.yaml:2: the tag 'tag:yaml.org,2002:{tag}' is refused; values are plain texts")
+            for tag, text in {
+                "python/object/apply:os.system": "\nmodel_name: !!python/object/apply:os.system ['true']",
+                "python/object/new:os.system": "\n!!python/object/new:os.system [x]",
+                "python/name:os.system": "\nmodel_name: !!python/name:os.system",
+                "python/module:os": "\nstop_strings: [a, !!python/module:os '']",
+                "python/tuple": "\nstop_strings: !!python/tuple [a, b]",
+                "python/dict": "\n!!python/dict\nseed: 1",
+                "python/str": "\n? !!python/str seed\n: 1",
+                "binary": "\nmodel_name: !!binary aGk=",
+                "omap": "\nstop_strings: !!omap [a: 1]",
+                "set": "\n!!set {seed}",
+            }.items()
+        ],
+        ("own.yaml", "%TAG ! tag:x,2000:\n---\nseed: !foo 2\n", "own.yaml:3: the tag 'tag:x,2000:foo' is refused"),
+        ("bool.yaml", "whiten_rewards: !!bool 7", "bool.yaml:1: '7' is not a value of the kind bool"),
+        ("int.yaml", "seed: !!int ''", "int.yaml:1: '' is not a value of the kind int"),
+        # anchors: one that is not there, a bomb, a circle, a merge
+        ("undefined.yaml", "seed: *x", "undefined.yaml:1:7: unreadable YAML: found undefined alias 'x'"),
+        ("circle.yaml", "stop_strings: &a [*a]", "circle.yaml:1: a list inside a list"),
+        ("merge.yaml", "seed: 1\n<<: {lam: 0.5}", "merge.yaml:2: options are not nested"),
+        (
+            "bomb.yaml",
+            "x0: &x0 [a, a]\n" + "".join(f"x{i + 1}: &x{i + 1} [*x{i}, *x{i}]\n" for i in range(99)),
+            "bomb.yaml:2: a list inside a list",
+        ),
+        # numbers that are none
+        (
+            "nan.yaml",
+            "seed: 1\nlearning_rate: .nan",
+            "nan.yaml:2: learning_rate=nan must be at least 0 and at most 10",
+        ),
+        ("inf.yaml", "target_kl: .inf", "inf.yaml:1: target_kl=inf must be greater than 0"),
+        ("large.yaml", "learning_rate: 1e999", "large.yaml:1: learning_rate=inf must be at least 0"),
+        ("count.yaml", "seed: .inf", "count.yaml:1: seed=inf must be a whole number"),
+        (
+            "list.yaml",
+            "reward: [a:b]\nreward_weights: -.inf",
+            "list.yaml:2: reward_weights=-inf must be at least -1e+300",
+        ),
+        ("nan.toml", "learning_rate = nan", "nan.toml:1: learning_rate=nan must be at least 0"),
+        ("nan.json", '{"learning_rate": NaN}', "nan.json:1: learning_rate=nan must be at least 0"),
+        ("half.yaml", "batch_size: 2.5", "half.yaml:1: batch_size=2.5 must be a whole number"),
+        *[
+            (name, text.replace("9", "9" * 6000), f"{name}:2: {reason}")
+            for name, text, reason in (
+                ("long.yaml", "\nseed: 9", "'99999"),
+                ("long.toml", "lam = 1\nseed = 9", "a number of thousands of digits"),
+                ("long.json", '{"lam": 1,\n"seed": 9}', "a number of thousands of digits"),
+            )
+        ],
+        # texts that are no settings
+        ("plain.yaml", "seed = 1", "plain.yaml:1: options are `name: value` lines"),
+        ("tab.yaml", "stop_strings:\n\t- a", "tab.yaml:2:1: unreadable YAML: found character '\\t' that cannot start"),
+        (
+            "three.yaml",
+            "---\nseed: 1\n...\n---\nlam: 1",
+            "three.yaml:4:1: unreadable YAML: but found another document",
+        ),
+        ("nul.yaml", "seed: 1\n\0", "nul.yaml:2:1: unreadable YAML: a character that is not allowed"),
+        ("trailing.json", '{"seed": 1,}', "trailing.json:1:12: unreadable JSON"),
+        ("key.yaml", '"a\\e[31m\\u202e": 3', "key.yaml:1: unknown option 'a\\x1b[31m\\u202e'; see"),
     ],
 )
 def test_bad_files_are_refused_with_file_and_line(tmp_path, name, text, expected):
@@ -179,6 +243,72 @@ def test_bad_files_are_refused_with_file_and_line(tmp_path, name, text, expected
 )
 def test_tags_build_no_objects(tmp_path, tag):
     assert refusal(write(tmp_path, f"seed: 1\nmodel_name: {tag}")).startswith("run.yaml:2: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "binary.yaml",
+            bytes(range(256)),
+            "binary.yaml:2: not UTF-8 text: is this a settings file? If so, save it as",
+        ),
+        ("packed.json", b"\x1f\x8b\x08\0\0", "packed.json:1: not UTF-8 text"),
+        ("utf16.yaml", "seed: 1\n".encode("utf-16"), "utf16.yaml:1: not UTF-8 text"),
+        ("latin.yaml", "seed: 1\nmodel_name: é\n".encode("latin-1"), "latin.yaml:2: not UTF-8 text"),
+        ("latin.toml", "seed = 1\nmodel_name = 'é'\n".encode("latin-1"), "latin.toml:2: not UTF-8 text"),
+    ],
+)
+def test_files_of_another_encoding_are_refused_with_their_line(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    assert refusal(tmp_path / name).startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "run.toml", "run.json"])
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_of_any_kind_changes_nothing(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert load_settings([tmp_path / name]) == PPOConfig()
+
+
+def test_a_message_stays_short_whatever_stands_in_the_file(tmp_path):
+    for text in ("learning_rate: " + "v" * 100_000, f"? {'k' * 100_000}\n: 1", "critic: " + "h" * 100_000):
+        assert len(refusal(write(tmp_path, text))) < 300
+    many = refusal(write(tmp_path, "".join(f"k{i}: 1\n" for i in range(2000))))
+    assert len(many.splitlines()) == 21
+    assert many.endswith("\n... and there may be more")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "api_key: hunter2canary",
+        "hf_token: hunter2canary",
+        "--hub-password: hunter2canary",
+        "learning_rate: api_key=hunter2canary",
+        "learning_rate: hf_hunter2canaryhunter2canary",
+        "critic: https://joe:hunter2canary@example.org/x",
+        "critic: https://joe:hunter2canary@x@example.org/x",
+        "critic: https://joe:hunter2/canary@example.org/x",
+        "critic: https://example.org/x?n=3&access_token=hunter2canary",
+        "batch_size: !!int hunter2canary",
+        "critic: sesame-hunter2canary",
+    ],
+)
+def test_a_secret_in_a_file_is_not_repeated(tmp_path, monkeypatch, line):
+    monkeypatch.setenv("MY_SERVICE_KEY", "sesame-hunter2canary" if "sesame" in line else "hunter2canary")
+    message = refusal(write(tmp_path, f"seed: 1\n{line}\n"))
+    assert message.startswith("run.yaml:2: ")
+    assert "hunter2" not in message
+    assert "canary" not in message
+
+
+def test_a_secret_under_a_name_of_its_own_is_told_where_secrets_go(tmp_path):
+    message = refusal(write(tmp_path, "openai_api_key: abc"))
+    assert message == (
+        "run.yaml:1: unknown option 'openai_api_key'; no option takes a secret: put it into an environment variable, "
+        "which a reward names as ...#token_env=NAME; the hub reads HF_TOKEN"
+    )
 
 
 def test_all_wrong_lines_are_told_at_once(tmp_path):
@@ -208,7 +338,7 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_refused(tmp_path):
 
 def test_bytes_that_are_not_utf_8_are_refused_with_their_line(tmp_path):
     (tmp_path / "run.yaml").write_bytes(b"seed: 1\nmodel_name: \xff\n")
-    assert refusal(tmp_path / "run.yaml") == "run.yaml:2: not UTF-8 text"
+    assert refusal(tmp_path / "run.yaml").startswith("run.yaml:2: not UTF-8 text")
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):

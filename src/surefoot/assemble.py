@@ -51,6 +51,8 @@ def assemble(
                 parameter.data = parameter.data.float()  # a step of 1e-6 vanishes in the rounding of bfloat16
         reference = _reference(policy, ref_model, adapted)
         value = _critic(policy, value_model, critic)
+    for name, other in (("ref_model", reference.model), ("value_model", getattr(value, "trunk", policy))):
+        _check_vocabulary(name, other, policy)
     models = ActorCritic(policy, value, reference, bfloat16=bfloat16, gradient_checkpointing=gradient_checkpointing)
     if bfloat16 and reference.model is not policy:
         hold_in_bfloat16(reference.model)  # not so a base under LoRA: others may run it without autocast, or merge it
@@ -62,6 +64,32 @@ def lora_config(r: int, alpha: int) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
+
+
+def vocabulary_size(models: ActorCritic, tokenizer: Any, *, exact_kl: bool) -> int:
+    """Tokens that the policy may write.
+
+    Args:
+        models: policy and reference.
+        tokenizer: the policy's.
+        exact_kl: whole distributions of policy and reference are compared.
+
+    Raises:
+        ValueError: the tokenizer has more, or the reference has another number where that matters.
+    """
+    both: list[Any] = [models.policy, models.reference.model]
+    size, ref_size = (int(m.get_output_embeddings().weight.shape[0]) for m in both)
+    if len(tokenizer) > size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model only {size}: they do not belong together, or "
+            "the model's embeddings were not resized"
+        )
+    if exact_kl and ref_size != size:
+        raise ValueError(
+            f"kl_penalty='full' compares whole distributions, but ref_model has {ref_size} tokens and the policy "
+            f"{size}: choose another kl_penalty, or resize the reference's embeddings"
+        )
+    return size
 
 
 def _check_models(model: Any, ref_model: Any, peft_config: Any, critic: str) -> None:
@@ -86,6 +114,17 @@ def _check_models(model: Any, ref_model: Any, peft_config: Any, critic: str) -> 
         raise ValueError("critic='adapter' shares a frozen base with the policy, so the policy needs LoRA: set lora_r")
     if adapted and not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model has a frozen adapter: load it with PeftModel.from_pretrained(..., is_trainable=True)")
+
+
+def _check_vocabulary(name: str, other: Any, policy: Any) -> None:
+    """Refuses a model that cannot read every id that the policy may write."""
+    known, needed = (m.get_input_embeddings().num_embeddings for m in (other, policy))
+    if known < needed:
+        raise ValueError(
+            f"{name} knows {known} tokens and the policy {needed}: it reads the policy's token ids, so it must have "
+            "the same tokenizer (a reward model may have another: it is given text). Where only the padding of the "
+            f"embeddings differs, {name}.resize_token_embeddings({needed}) makes room"
+        )
 
 
 def _with_adapter(model: Any, peft_config: Any) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from surefoot.config import PPOConfig
 from surefoot.faults import Fault
-from surefoot.redaction import hide_userinfo
+from surefoot.redaction import hide_values
 from surefoot.runtime import Runtime
 from surefoot.settings import to_yaml
 from surefoot.types import Prompt
@@ -63,7 +63,7 @@ class FaultBundles:
         return place
 
     def _about(self, step: int, fault: Fault) -> dict[str, Any]:
-        settings = hide_userinfo(to_yaml(self._config))
+        settings = hide_values(to_yaml(self._config))
         return {
             "step": step,
             "what": fault.what,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surefoot.config import PPOConfig
-from surefoot.redaction import hide_userinfo
+from surefoot.redaction import hide_values
 
 MAY_CHANGE: Mapping[str, str] = {
     "gradient_checkpointing": "time and memory; numbers may differ in their last digits",
@@ -121,7 +121,7 @@ def _bears_on(change: Change, refused: list[Change]) -> str:
 def _clean(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_clean, value))
-    return hide_userinfo(value) if isinstance(value, str) else value
+    return hide_values(value) if isinstance(value, str) else value
 
 
 def _shown(value: Any) -> str:

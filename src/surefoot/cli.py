@@ -1,6 +1,7 @@
 """The command `surefoot`. Heavy imports wait inside the commands, so that help and mistakes answer at once."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -12,6 +13,7 @@ from typing import Any
 
 from surefoot import __version__
 from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of
+from surefoot.display import visible
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
 from surefoot.running import dry_run_ppo, run_ppo, settings_of
 from surefoot.settings import load_settings
@@ -40,9 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except (UsageError, *FAILURES) as error:
         if "--debug" in given:
-            traceback.print_exc()
+            complain(f"where it happened:\n{traceback.format_exc()}")
         complain(f"error: {error or type(error).__name__}{_hint(error, given)}")
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - a defect: it too is told without secrets and control characters
+        complain(f"a defect of surefoot, please report it:\n{traceback.format_exc()}")
+        complain(f"error: {type(error).__name__}: {error}")
+        return EXIT_FAILED
     except KeyboardInterrupt as stopped:
         complain(f"stopped by Ctrl-C{'; ' if stopped.args else ''}{stopped}")
         return EXIT_INTERRUPTED
@@ -230,7 +236,7 @@ def serve_reward(arguments: Sequence[str]) -> int:
         from surefoot.serve import RewardServer
 
         server = RewardServer(make_reward(given.reward), given.host, given.port, token_from(given.token_env))
-    print(f"serving  {', '.join(server.reward.rewards)}\nready    openrlhf+{server.url}", flush=True)
+    print(f"serving  {visible(', '.join(server.reward.rewards))}\nready    openrlhf+{server.url}", flush=True)
     server.serve_until_signalled()
     print("stopped")
     return EXIT_OK
@@ -282,12 +288,26 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 # ------------------------------------------------------------------------------------------ helpers
 
 
+class _Complaints(logging.Handler):
+    """Our log records as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Says it."""
+        complain(f"{record.levelname.lower()}: {self.format(record)}")
+
+
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings as one line on standard error, without the place in our code that they come from."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
-        yield
+    """Warnings and what is logged, each on standard error without the place in our code that it comes from."""
+    complaints = _Complaints(logging.WARNING)
+    logger = logging.getLogger("surefoot")
+    logger.addHandler(complaints)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+            yield
+    finally:
+        logger.removeHandler(complaints)
 
 
 if __name__ == "__main__":

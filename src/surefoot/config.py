@@ -267,11 +267,16 @@ class PPOConfig:
             check_type(field.name, value, field.type)
             if type(value) is int and float in (field.type, *get_args(field.type)):
                 object.__setattr__(self, field.name, float(value))
+        self._check_ranges()
+        self._check_combinations()
+
+    def _check_ranges(self) -> None:
         for name, (low, high, low_open) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 check_range(name, value, low, high, low_open)
-        self._check_combinations()
+        for weight in self.reward_weights:
+            check_range("reward_weights", weight, -1e300, 1e300, False)
 
     def _check_combinations(self) -> None:
         refusals = (

@@ -151,12 +151,3 @@ def _check_ids(ids: list[int], name: str, vocab_size: int) -> None:
             f"{name} holds the token id {bad[0]}, but the model's vocabulary ends at {vocab_size - 1}: "
             "was it made with another tokenizer?"
         )
-
-
-def check_vocabulary(tokenizer: Any, vocab_size: int) -> None:
-    """Refuses a tokenizer with tokens that the model does not have."""
-    if len(tokenizer) > vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model only {vocab_size}: they do not belong together, "
-            "or the model's embeddings were not resized"
-        )

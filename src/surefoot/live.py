@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
-from surefoot.prompts import visible
+from surefoot.display import visible
 from surefoot.types import StepStats
 
 ROWS: Sequence[tuple[str, str, str, str]] = (
@@ -201,7 +201,7 @@ def _comparison(before: Evaluation, after: Evaluation) -> Table:
     for title in (f"before (step {before.step})", f"after (step {after.step})"):
         table.add_column(title, justify="right", no_wrap=True)
     for label, name, unit in rows:
-        table.add_row(label, *(short(e.metrics.get(name), unit) + _margin(e, name) for e in (before, after)))
+        table.add_row(Text(label), *(short(e.metrics.get(name), unit) + _margin(e, name) for e in (before, after)))
     return table
 
 
@@ -216,8 +216,9 @@ def _answer(label: str, sample: SampleRecord, width: int) -> RenderableType:
 
 def _labelled(label: str, text: str, room: int, end: bool = False, indent: int = 10) -> RenderableType:
     """A label and a text with its control characters escaped, cut to `room` columns (at its start if `end`)."""
-    shown = visible(text.strip())
-    if cell_len(shown) > room:
+    text = text.strip()
+    shown = visible(text[-room - 1 :] if end else text[: room + 1])  # a letter takes a column or more
+    if len(text) > room or cell_len(shown) > room:
         kept = chop_cells(shown[::-1] if end else shown, room - 1)[0]
         shown = "…" + kept[::-1] if end else kept + "…"
     row = Table.grid(padding=0)

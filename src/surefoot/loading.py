@@ -61,6 +61,12 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def shared_context(policy: Any, reference: Any, critic: Any) -> int | None:
+    """Longest row that policy, reference and critic take, each of which reads whole rows."""
+    models = (policy, reference, getattr(critic, "trunk", policy))
+    return min((length for model in models if (length := context_length(model)) is not None), default=None)
+
+
 def context_length(model: Any) -> int | None:
     """Longest row the model takes, or None where its config does not say."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config

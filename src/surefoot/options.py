@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from surefoot.display import brief
+from surefoot.redaction import is_secret
+
 RETIRED: Mapping[str, str] = {
     "target": "target_kl (nats per response token, not per sequence)",
     "adap_kl_ctrl": "kl_controller='adaptive' or 'fixed'",
@@ -78,8 +81,16 @@ def unknown_option(name: str, known: set[str]) -> str:
     """The sentence for an option that does not exist: the retired name's successor, or the nearest name."""
     if name in RETIRED:
         return f"the option {name!r} is retired here; use {RETIRED[name]}"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"unknown option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `surefoot ppo --help`")
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else _NO_SECRETS if is_secret(name) else "see `surefoot ppo --help`"
+    return f"unknown option {brief(name)}; {hint}"
+
+
+_LONGEST_NAME = 64
+_NO_SECRETS = (
+    "no option takes a secret: put it into an environment variable, which a reward names as ...#token_env=NAME; "
+    "the hub reads HF_TOKEN"
+)
 
 
 def check_range(name: str, value: int | float, low: int | float, high: int | float, low_open: bool) -> None:
@@ -88,7 +99,7 @@ def check_range(name: str, value: int | float, low: int | float, high: int | flo
     if not (math.isfinite(value) and above and value <= high):
         bound = f"greater than {low:g}" if low_open else f"at least {low:g}"
         raise ValueError(
-            f"{name}={value!r} must be {bound}" + (f" and at most {high:g}" if math.isfinite(high) else "")
+            f"{name}={brief(value)} must be {bound}" + (f" and at most {high:g}" if math.isfinite(high) else "")
         )
 
 
@@ -98,9 +109,9 @@ def check_type(name: str, value: Any, kind: Any) -> None:
     if any(_fits(value, k) for k in kinds):
         return
     choices = [str(c) for k in kinds if get_origin(k) is Literal for c in get_args(k)]
-    near = difflib.get_close_matches(str(value), choices, n=1)
+    near = difflib.get_close_matches(str(value)[:_LONGEST_NAME], choices, n=1)
     want = " or ".join(_kind_name(k) for k in kinds if k is not type(None))
-    raise ValueError(f"{name}={value!r} must be {want}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    raise ValueError(f"{name}={brief(value)} must be {want}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.config import PPOConfig
+from surefoot.display import visible
 from surefoot.loading import load_tokenizer
-from surefoot.prompts import load_prompts, visible
+from surefoot.prompts import load_prompts
 from surefoot.rewards import RewardMix
 from surefoot.rewards.check import RewardCheck, RewardSummary, answer_column, answers_from_columns, check_reward
 from surefoot.types import Prompt
@@ -32,9 +33,9 @@ def try_rewards(reward: RewardMix, prompts: Sequence[Prompt]) -> tuple[RewardChe
     check = check_reward(reward, prompts, answers)
     column = answer_column(prompts)
     source = "the prompts themselves (no column with answers)" if column is None else f"the column {column!r}"
-    parts: list[RenderableType] = [Text(f"{len(prompts)} rows; scored as answers: {source}"), Text()]
+    parts: list[RenderableType] = [Text(visible(f"{len(prompts)} rows; scored as answers: {source}")), Text()]
     parts += [_rows(prompts, answers, check.scores), Text(), _summaries(check.rewards)]
-    parts += [Text(f"warning: {sentence}") for sentence in check.warnings]
+    parts += [Text(visible(f"warning: {sentence}")) for sentence in check.warnings]
     return check, Group(*parts)
 
 
@@ -70,5 +71,5 @@ def _summaries(rewards: Sequence[RewardSummary]) -> Table:
         table.add_column(title, justify="left" if title == "reward" else "right", no_wrap=True)
     for r in rewards:
         numbers = ("-" if x is None else f"{x:.4g}" for x in (r.mean, r.std, r.min, r.max))
-        table.add_row(Text(r.name), *numbers, f"{r.milliseconds:.3g}", f"{r.none_share:.0%}")
+        table.add_row(Text(visible(r.name)), *numbers, f"{r.milliseconds:.3g}", f"{r.none_share:.0%}")
     return table

@@ -9,16 +9,20 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from surefoot.config import SECTIONS, PPOConfig
+from surefoot.display import brief
 from surefoot.options import check_type, unknown_option
 
 MAX_BYTES = 2**20
 """Larger settings files are refused: nobody writes a megabyte of options by hand."""
+
+MOST_PROBLEMS = 20
+"""So many wrong lines are told at once."""
 
 KINDS: Mapping[str, Any] = {field.name: field.type for field in dataclasses.fields(PPOConfig)}
 """Option -> its type."""
@@ -99,7 +103,7 @@ def _read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}:{line}: not UTF-8 text") from None
+        raise ValueError(f"{path}:{line}: not UTF-8 text: is this a settings file? If so, save it as UTF-8") from None
 
 
 Entries = list[tuple[Any, Any, int]]
@@ -116,19 +120,39 @@ def _parse_yaml(text: str, path: Path) -> Entries:
         root = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ValueError(f"{path}:{mark.line + 1}:{mark.column + 1}: unreadable YAML: {error.problem}") from None
+        hint = "; indent with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+        hint = "; one file holds one document, without --- in between" if "another document" in str(error) else hint
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}"
+        raise ValueError(f"{where}: unreadable YAML: {error.problem}{hint}") from None
     except YAMLError as error:
         before = text[: getattr(error, "position", 0)]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise ValueError(f"{path}:{line}:{column}: unreadable YAML: a character that is not allowed") from None
     if root is None:
         return []
+    _check_tag(root, {*_PLAIN_TAGS, "map", "seq"}, path)
     if not isinstance(root, MappingNode):
         raise ValueError(f"{path}:{root.start_mark.line + 1}: options are `name: value` lines")
+    for key, _ in root.value:
+        _check_tag(key, {*_PLAIN_TAGS, "merge", "map", "seq"}, path)
     return [
         (key.value if isinstance(key.value, str) else "?", _yaml_value(yaml, node, path), key.start_mark.line + 1)
         for key, node in root.value
     ]
+
+
+_PLAIN_TAGS = frozenset(("str", "timestamp", "int", "float", "bool", "null"))
+
+
+def _check_tag(node: Any, allowed: Collection[str], path: Path) -> str:
+    """The kind of a node; one that asks for an object to be built is refused, whatever it holds."""
+    tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
+    if tag not in allowed:
+        raise ValueError(
+            f"{path}:{node.start_mark.line + 1}: the tag {brief(str(node.tag))} is refused; values are plain texts, "
+            "numbers, true or false"
+        )
+    return tag
 
 
 def _yaml_value(yaml: Any, node: Any, path: Path) -> Any:
@@ -136,23 +160,19 @@ def _yaml_value(yaml: Any, node: Any, path: Path) -> Any:
     from ruamel.yaml.nodes import ScalarNode, SequenceNode
 
     where = f"{path}:{node.start_mark.line + 1}"
+    tag = _check_tag(node, {*_PLAIN_TAGS, "map", "seq"}, path)
     if isinstance(node, SequenceNode):
         if not all(isinstance(item, ScalarNode) for item in node.value):
             raise ValueError(f"{where}: a list inside a list; options take plain values and lists of them")
         return [_yaml_value(yaml, item, path) for item in node.value]
     if not isinstance(node, ScalarNode):
         raise ValueError(f"{where}: options are not nested; write each as `name: value` without indentation")
-    tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
     if tag in ("str", "timestamp"):
         return node.value if node.style else _Bare(node.value)
-    if tag not in ("int", "float", "bool", "null"):
-        raise ValueError(
-            f"{where}: the tag {str(node.tag)!r} is refused; values are plain texts, numbers, true or false"
-        )
     try:
         return yaml.constructor.construct_object(node, deep=True)
-    except ValueError:
-        raise ValueError(f"{where}: {node.value!r} is not a value of the kind {tag}") from None
+    except (ValueError, LookupError):
+        raise ValueError(f"{where}: {brief(node.value)} is not a value of the kind {tag}") from None
 
 
 def _parse_toml(text: str, path: Path) -> Entries:
@@ -162,6 +182,8 @@ def _parse_toml(text: str, path: Path) -> Entries:
         place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         at = f":{place[1]}:{place[2]}" if place else f":{text.count(chr(10)) + 1}"
         raise ValueError(f"{path}{at}: unreadable TOML: {str(error).partition(' (at')[0]}") from None
+    except ValueError:
+        raise _endless_number(text, path) from None
     return [
         (key, _plain(value, path, line), line)
         for key, value in table.items()
@@ -170,10 +192,14 @@ def _parse_toml(text: str, path: Path) -> Entries:
 
 
 def _parse_json(text: str, path: Path) -> Entries:
+    if not text.strip():
+        return []
     try:
         pairs = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}:{error.colno}: unreadable JSON: {error.msg}") from None
+    except ValueError:
+        raise _endless_number(text, path) from None
     if not isinstance(pairs, _Pairs):
         raise ValueError(f'{path}:1: options are an object, {{"name": value}}')
     entries: Entries = []
@@ -183,6 +209,11 @@ def _parse_json(text: str, path: Path) -> Entries:
         line = _line_of(re.escape(json.dumps(key)) + r"\s*:", text, seen[key])
         entries.append((key, _plain(value, path, line, bare=False), line))
     return entries
+
+
+def _endless_number(text: str, path: Path) -> ValueError:
+    """The error for a whole number with more digits than Python turns into a number."""
+    return ValueError(f"{path}:{_line_of(r'[0-9_]{4000}', text)}: a number of thousands of digits")
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -206,8 +237,12 @@ def _line_of(pattern: str, text: str, occurrence: int = 0) -> int:
 
 
 def _make_config(found: Mapping[str, Setting]) -> PPOConfig:
-    problems, options = [], {}
+    problems: list[str] = []
+    options: dict[str, Any] = {}
     for name, setting in found.items():
+        if len(problems) == MOST_PROBLEMS:
+            problems.append("... and there may be more")
+            break
         try:
             if name not in KINDS:
                 raise ValueError(unknown_option(name, set(KINDS)))

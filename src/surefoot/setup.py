@@ -14,6 +14,7 @@ from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_val
 from surefoot.minibatches import Passes
 from surefoot.models import ActorCritic
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
+from surefoot.rewards import RewardMix, make_reward
 from surefoot.runtime import Runtime, cpu_has_bfloat16, free_memory_bytes
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
 from surefoot.update import Losses
@@ -91,6 +92,14 @@ def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict
     }
     missing = {argument: loader for argument, loader in loaders.items() if argument not in found}
     return found | {argument: load(name) for argument, (name, load) in missing.items() if name is not None}
+
+
+def reward_of(c: PPOConfig, reward: Any, tokenizer: Any) -> RewardMix:
+    """The rewards that were given, weighted; where samples may be dropped, scores that are not finite are left out."""
+    mix = make_reward(reward, c.reward_weights, special_tokens=tokenizer.all_special_tokens)
+    if c.on_fault == "drop_sample":
+        mix.leave_out_what_is_not_finite()
+    return mix
 
 
 def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.optim.Optimizer:

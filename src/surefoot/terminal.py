@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from surefoot.arguments import UsageError
+from surefoot.display import presentable, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +24,13 @@ def console() -> "Console":
 
 
 def say(screen: "Console", text: str) -> None:
-    """A text as it stands, without markup or colours of its own."""
-    screen.print(text, markup=False, highlight=False, soft_wrap=True)
+    """A text as it is written, without markup or colours of its own."""
+    screen.print(visible_lines(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """A line on standard error."""
-    print(f"surefoot: {text}", file=sys.stderr)
+    print(f"surefoot: {presentable(text)}", file=sys.stderr)
 
 
 @contextmanager

@@ -25,8 +25,9 @@ import torch
 
 from surefoot.checkpoint import probe_folder, steps_in
 from surefoot.config import PPOConfig
+from surefoot.display import brief, presentable
 from surefoot.lock import FolderLock
-from surefoot.redaction import command_line, hide_userinfo
+from surefoot.redaction import command_line, hide_values, redact
 from surefoot.settings import to_yaml
 from surefoot.threads import usable_cores, waiting
 from surefoot.types import StepStats
@@ -73,7 +74,7 @@ class RunFolder:
         """Makes the folder and writes what was asked for and where it runs.
 
         Args:
-            config: the resolved options. User names and passwords in addresses are not written.
+            config: the resolved options. What is a secret wherever it stands is not written.
             command: the command line. None: this process's own. Secrets are blanked.
             resume: go on in a folder that holds a run already.
 
@@ -86,7 +87,7 @@ class RunFolder:
             )
         self._samples.mkdir(parents=True, exist_ok=True)
         self._result.unlink(missing_ok=True)
-        _replace(self.path / "config.yaml", hide_userinfo(to_yaml(config)).encode())
+        _replace(self.path / "config.yaml", hide_values(to_yaml(config)).encode())
         _replace(self.path / "environment.json", _dump(environment(command), indent=2))
 
     def log_step(self, stats: StepStats, samples: Sequence[Mapping[str, Any]], *, with_samples: bool) -> None:
@@ -110,7 +111,7 @@ class RunFolder:
 
     def finish(self, reason: str) -> None:
         """Writes why the run ended. A run without this file is going on, or was interrupted."""
-        _replace(self._result, _dump({"reason": reason, "finished": _now()}, indent=2))
+        _replace(self._result, _dump({"reason": redact(reason), "finished": _now()}, indent=2))
 
     def truncate_after(self, step: int, evaluated: Collection[int]) -> int:
         """Drops what was written past `step`, and evaluations of steps not in `evaluated`: nothing is said twice.
@@ -226,14 +227,21 @@ def _now() -> str:
 
 # ---------------------------------------------------------------------------------------------- lines of JSON
 def _dump(record: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """One line of strict JSON; readable letters stay, lone surrogates become the JSON escapes they need."""
+    """One line of strict JSON; readable letters stay, all others are JSON's escapes."""
     bad: dict[str, str] = {}
     text = json.dumps(_finite(record, "", bad), ensure_ascii=False, allow_nan=False, indent=indent, default=float)
     if bad:
         text = json.dumps(
             _finite(record, "", {}) | {_NONFINITE: bad}, ensure_ascii=False, indent=indent, default=float
         )
-    return (text + "\n").encode("utf-8", "backslashreplace")
+    return (_escaped(text) + "\n").encode()
+
+
+def _escaped(text: str) -> str:
+    """JSON whose unprintable characters are escapes: it ends no line, steers no terminal, is UTF-8."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _finite(value: Any, path: str, bad: dict[str, str]) -> Any:
@@ -313,28 +321,38 @@ _ARGUMENTS: Mapping[str, _Arguments] = {  # run name, folder -> arguments: most 
 }
 
 
-def make_tracker(log_with: str | None, run_name: str, folder: str | Path) -> Tracker | None:
-    """The tracker of that name, started; None where none is asked for. Call it on the main process only.
+def find_tracker(log_with: str) -> Any:
+    """Accelerate's class for the tracker of that name.
 
     Raises:
         ValueError: a name that accelerate does not know, or a package that is not installed.
     """
-    if log_with is None:
-        return None
-    from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
-    PartialState()  # accelerate's trackers log through it
 
     known = {str(getattr(name, "value", name)): kind for name, kind in LOGGER_TYPE_TO_CLASS.items()}
     if log_with not in known:
-        raise ValueError(f"log_with={log_with!r} is not a tracker; known are {', '.join(sorted(known))}")
+        raise ValueError(f"log_with={brief(log_with)} is not a tracker; known are {', '.join(sorted(known))}")
     if importlib.util.find_spec(log_with) is None:
         extra = log_with in ("tensorboard", "wandb", "trackio")
         package = f'"surefoot[{log_with}]"' if extra else log_with.replace("_", "-")
         raise ValueError(f"log_with={log_with!r} needs a package that is missing: pip install {package}")
+    return known[log_with]
+
+
+def make_tracker(log_with: str | None, run_name: str, folder: str | Path) -> Tracker | None:
+    """The tracker of that name, started; None where none is asked for. Call it on the main process only.
+
+    Raises:
+        ValueError: it is not to be had (see `find_tracker`).
+    """
+    if log_with is None:
+        return None
+    kind = find_tracker(log_with)
+    from accelerate import PartialState
+
+    PartialState()  # accelerate's trackers log through it
     arguments = _ARGUMENTS.get(log_with, lambda run, _: {"run_name": run})
-    tracker = known[log_with](**arguments(run_name, str(folder)))
+    tracker = kind(**arguments(run_name, str(folder)))
     tracker.main_process_only = False  # the caller is the main process
     tracker.start()
     return _Guarded(log_with, tracker)
@@ -360,8 +378,7 @@ class _Guarded:
             action()
         except Exception as error:  # noqa: BLE001 - any failure of a foreign service, and the run goes on
             if not self._warned:
-                message = (
-                    f"the tracker {self._name} failed ({type(error).__name__}: {error}); the run goes on without it"
-                )
+                reason = f"{type(error).__name__}: {presentable(str(error))}"
+                message = f"the tracker {self._name} failed ({reason}); the run goes on without it"
                 _LOG.warning("%s", message + ", its own files are complete")
             self._warned = True

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot.assemble import assemble, lora_config
+from surefoot.assemble import assemble, lora_config, vocabulary_size
 from surefoot.bundles import FaultBundles
 from surefoot.callbacks import Callback, Evaluation, TrainResult
 from surefoot.config import PPOConfig
@@ -20,15 +20,14 @@ from surefoot.controllers import ScoreScaler, learning_rate_factor
 from surefoot.engine.transformers import TransformersEngine
 from surefoot.estimate import estimate
 from surefoot.faults import FaultRule, StepFaults
-from surefoot.inputs import check_context, check_counts, check_vocabulary, query_ids, responses_of, scores_of
-from surefoot.loading import context_length, end_ids
+from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
+from surefoot.loading import end_ids, shared_context
 from surefoot.loop import Loop, check_ready, evaluation_of
 from surefoot.minibatches import first_minibatch
 from surefoot.ops.seeds import derive_seed
 from surefoot.progress import Progress
 from surefoot.recorder import Recorder
 from surefoot.resuming import identity_of, read_options, restore_trainer, save_trainer
-from surefoot.rewards import RewardMix, make_reward
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
@@ -41,6 +40,7 @@ from surefoot.setup import (
     losses_of,
     make_optimizer,
     passes_of,
+    reward_of,
     sampling_of,
     shape_scores,
     tokens_that_fit,
@@ -52,7 +52,7 @@ from surefoot.statistics import Laps, Prices, step_statistics
 from surefoot.stopping import StopRules, StopSwitch
 from surefoot.symptoms import Symptoms
 from surefoot.threads import warn_of_spinning
-from surefoot.tracking import RunFolder
+from surefoot.tracking import RunFolder, find_tracker
 from surefoot.types import Experience, Prompt, Rollout, StepStats
 from surefoot.update import update
 
@@ -102,6 +102,8 @@ class PPOTrainer:
     ) -> None:
         if tokenizer is None:
             raise ValueError("tokenizer is missing: give the policy's, AutoTokenizer.from_pretrained(model_name)")
+        if config.log_with is not None:
+            find_tracker(config.log_with)
         if peft_config is None and config.lora_r > 0:
             peft_config = lora_config(config.lora_r, config.lora_alpha)
         self.config = config
@@ -119,17 +121,11 @@ class PPOTrainer:
             seed=config.seed,
         )
         self.policy, self.critic = self.models.policy, self.models.critic
-        self.vocab_size = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        check_vocabulary(tokenizer, self.vocab_size)
-        self.context = context_length(self.policy)
+        self.vocab_size = vocabulary_size(self.models, tokenizer, exact_kl=config.kl_penalty == "full")
+        self.context = shared_context(self.policy, self.models.reference.model, self.critic)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
-        self.reward: RewardMix | None = None
-        if reward is not None:
-            special = tokenizer.all_special_tokens
-            self.reward = make_reward(reward, config.reward_weights, special_tokens=special)
-            if config.on_fault == "drop_sample":
-                self.reward.leave_out_what_is_not_finite()
+        self.reward = None if reward is None else reward_of(config, reward, tokenizer)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context

@@ -1,5 +1,6 @@
 """The command `surefoot`: what it answers, its exit codes, and that help is quick."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -317,10 +318,23 @@ def test_a_full_memory_is_answered_with_what_needs_less(capsys, fake_run):
     assert "max_tokens_per_microbatch: auto" in run(capsys, "ppo")[2]
 
 
-def test_a_defect_of_ours_is_not_hidden(fake_run):
+def test_a_defect_of_ours_is_not_hidden(capsys, fake_run):
     fake_run(raising(KeyError("step")))
-    with pytest.raises(KeyError):
-        cli.main(["ppo"])
+    code, _, err = run(capsys, "ppo")
+    assert code == 1
+    assert "a defect of surefoot, please report it:\nTraceback" in err
+    assert err.endswith("surefoot: error: KeyError: 'step'\n")
+
+
+def test_what_is_logged_is_told_once_and_on_one_line(capsys, fake_run):
+    def trouble():
+        logging.getLogger("surefoot").warning("said %s", "\x1b[31mred api_key=hush")
+
+    fake_run(trouble)
+    code, _, err = run(capsys, "ppo", "--output-dir", "x")
+    assert code == 0
+    assert err == "surefoot: warning: said \\x1b[31mred api_key=REDACTED\n" * 2
+    assert logging.getLogger("surefoot").handlers == []
 
 
 @pytest.mark.parametrize(("number", "name", "exit_code"), [

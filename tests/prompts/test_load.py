@@ -6,7 +6,8 @@ import json
 import pytest
 import tiny
 
-from surefoot.prompts import load_prompts, visible
+from surefoot.display import visible
+from surefoot.prompts import load_prompts
 from surefoot.types import Prompt
 
 MESSAGES = [{"role": "user", "content": "Hi"}]

@@ -16,6 +16,7 @@ from surefoot.callbacks import Evaluation, TrainResult
 from surefoot.demo.compare import Comparison, Estimate, Measure, compare
 from surefoot.demo.scorers import distinct_pairs
 from surefoot.demo.stories import Story, quick_story, real_story
+from surefoot.display import visible, visible_lines
 from surefoot.live import LiveView, duration
 from surefoot.report import write_report
 from surefoot.trainer import PPOTrainer
@@ -31,27 +32,27 @@ def run(quick: bool, seed: int, output_dir: str | None, console: Console | None 
     folder = output_dir or f"runs/demo-{'quick-' if quick else ''}{time.strftime('%Y%m%d-%H%M%S')}"
     build = quick_story if quick else real_story
     try:
-        story = build(seed, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        story = build(seed, folder, lambda line: _say(console, line))
     except ModuleNotFoundError as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        _say(console, str(error))
         return 1
     result = train(story, console)
     before, after = result.evaluations[0], result.evaluations[-1]
     measured = [(measure, compare(measure)) for measure in measures(story, before, after)]
     console.print()
     console.print(table(measured, len(after.samples)))
-    console.print(verdict(measured), highlight=False, soft_wrap=True)
+    _say(console, verdict(measured))
     for part in samples(before, after, seed):
         console.print(part)
     report = write_report(folder)
-    console.print()
-    console.print(f"Report:  {Path(report).resolve()}", highlight=False, soft_wrap=True)
-    console.print(f"Model:   {(Path(folder) / 'model').resolve()}", highlight=False, soft_wrap=True)
-    console.print(
-        f"{result.steps} steps, {result.episodes} answers, {duration(time.monotonic() - began)}: {result.reason}.",
-        highlight=False,
-    )
+    _say(console, f"\nReport:  {Path(report).resolve()}\nModel:   {(Path(folder) / 'model').resolve()}")
+    took = duration(time.monotonic() - began)
+    _say(console, f"{result.steps} steps, {result.episodes} answers, {took}: {result.reason}.")
     return 0
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(visible_lines(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def train(story: Story, console: Console) -> TrainResult:
@@ -132,7 +133,7 @@ def samples(before: Evaluation, after: Evaluation, seed: int) -> list[Table]:
 
 
 def _side_by_side(old: dict[str, Any], new: dict[str, Any]) -> Table:
-    title = Text(f"{old['prompt']} …")
+    title = Text(visible(f"{old['prompt']} …"))
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     for name, sample in (("before", old), ("after", new)):
         shown.add_column(f"{name}: {sample['score']:+.2f}", ratio=1)
@@ -141,4 +142,4 @@ def _side_by_side(old: dict[str, Any], new: dict[str, Any]) -> Table:
 
 
 def _one_line(sample: dict[str, Any]) -> str:
-    return " ".join(str(sample["response"]).split())
+    return visible(" ".join(str(sample["response"]).split()))

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
+from surefoot.display import visible
 from surefoot.prompts.detect import Content, Format, detect
 from surefoot.prompts.encode import (
     Encoded,
@@ -137,11 +138,6 @@ def load_prompts(
         how = _format(found, prompt_column, prompt_template)
         encoded = _encode_rows(tokenizer, found.rows, how, prompt_template, read_chat_template(chat_template))
     return _sift(tokenizer, found, how, encoded, max_prompt_tokens, overlong)
-
-
-def visible(text: str) -> str:
-    """The text on one line: control, format and odd space characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 # ---------------------------------------------------------------------------------------------- rows -> prompts

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from surefoot.display import visible
 from surefoot.types import Prompt
 
 logger = logging.getLogger("surefoot")
@@ -46,7 +47,7 @@ def shown(text: str, limit: int = 240) -> str:
     if len(text) > limit:
         half = limit // 2
         return f"{shown(text[:half])} ...({len(text) - 2 * half} characters)... {shown(text[-half:])}"
-    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)) + '"'
+    return f'"{visible(str(text))}"'
 
 
 def number(value: Any) -> float | None:
