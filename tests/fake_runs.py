@@ -7,6 +7,7 @@ import torch
 from surefoot.callbacks import Evaluation, TrainResult
 from surefoot.config import PPOConfig
 from surefoot.progress import Progress
+from surefoot.stopping import StopSwitch
 from surefoot.types import Completion, Prompt, StepStats
 
 HEALTHY = {
@@ -64,12 +65,13 @@ def evaluation(step, score):
     )
 
 
-def result(*evaluations, steps=3, folder=None):
-    return TrainResult("finished: all 3 steps are done", steps, 4 * steps, evaluations, folder)
+def result(*evaluations, steps=3, folder=None, reason="finished: all 3 steps are done"):
+    return TrainResult(reason, steps, 4 * steps, evaluations, folder)
 
 
 class FakeRuntime:
     is_main = True
+    world_size = 1
 
     def share(self, rows):
         return list(rows)
@@ -97,7 +99,7 @@ class FakeTrainer:
         self.prompts = tuple(Prompt(f"prompt {i}", (i + 1,), index=i) for i in range(5))
         self.reward, self.runtime, self.models = FakeReward(), FakeRuntime(), FakeModels()
         self.policy = torch.nn.Linear(2, 2)
-        self.total_steps, self.folder, self.progress = 100, None, Progress()
+        self.total_steps, self.folder, self.progress, self.stop = 100, None, Progress(), StopSwitch()
         self.given = None
         self._stats = stats() if step_stats is None else step_stats
 

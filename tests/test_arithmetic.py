@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from surefoot import arithmetic as arithmetic_module
 from surefoot.arithmetic import OneDNNLinear, arithmetic
@@ -81,3 +82,63 @@ def test_float32_passes_on_a_cpu_use_it_and_bfloat16_ones_do_not(calls):
     assert len(calls) == 1
     linear(x, weight)
     assert len(calls) == 1  # only while it is active
+
+
+@pytest.mark.parametrize("padding", [None, 1, -1])
+def test_an_embedding_and_its_gradient_are_those_in_double_precision(padding):
+    ids = torch.tensor([[0, 1, 1], [4, 4, 4]])
+    weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    exact = weight.detach().double().requires_grad_()
+    factors = torch.arange(18.0).reshape(2, 3, 3)
+    with OneDNNLinear():
+        rows = embedding(ids, weight, padding)
+    (rows * factors).sum().backward()
+    (embedding(ids, exact, padding) * factors).sum().backward()
+    assert torch.equal(rows, weight[ids])
+    torch.testing.assert_close(weight.grad.double(), exact.grad)
+
+
+class LargeResults(TorchDispatchMode):
+    """Counts operations that make a new tensor of at least so many numbers."""
+
+    def __init__(self, least):
+        super().__init__()
+        self.least, self.seen = least, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        old = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
+        if isinstance(result, torch.Tensor) and result.numel() >= self.least:
+            self.seen += [str(function)] * (result.untyped_storage().data_ptr() not in old)
+        return result
+
+
+def test_a_gradient_is_added_to_the_one_that_is_there_without_a_matrix_of_its_own():
+    def loss(ids):
+        return linear(embedding(ids, weight), weight).square().sum()  # tied: both ends of a language model
+
+    weight = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    first, second = torch.tensor([3, 999, 3]), torch.tensor([5, 3])
+    with OneDNNLinear():
+        loss(first).backward()
+        place = weight.grad.data_ptr()
+        later = loss(second)
+        with LargeResults(weight.numel()) as large:
+            later.backward()
+    assert not large.seen
+    assert weight.grad.data_ptr() == place
+    exact = weight.detach().double().requires_grad_()
+    for ids in (first, second):
+        linear(embedding(ids, exact), exact).square().sum().backward()
+    torch.testing.assert_close(weight.grad.double(), exact.grad, atol=1e-4, rtol=1e-5)
+
+
+def test_gradients_meet_in_one_place_on_the_first_way_back_too():
+    weight = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with OneDNNLinear():
+        hidden = embedding(torch.tensor([3, 4]), weight)
+        leaf = hidden.detach().requires_grad_()
+        linear(leaf, weight).square().sum().backward()  # as the update does it: first the head, then the trunk
+        with LargeResults(weight.numel()) as large:
+            hidden.backward(leaf.grad)
+    assert not large.seen

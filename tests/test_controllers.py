@@ -111,19 +111,24 @@ def test_scores_are_scaled_by_the_moments_of_all_scores_so_far(centre):
         seen += scores.tolist()
         everything = torch.tensor(seen, dtype=torch.float64)
         middle = everything.mean() if centre else 0.0
-        close(scaler(scores, itself), (scores.double() - middle) / everything.std(), 1e-5)
+        close(
+            scaler(scores, torch.ones_like(scores).bool(), itself), (scores.double() - middle) / everything.std(), 1e-5
+        )
 
 
 def test_a_single_first_score_is_not_divided_by_a_deviation_that_does_not_exist():
-    close(ScoreScaler(centre=False)(torch.tensor([5.0]), itself), torch.tensor([5.0]))
-    close(ScoreScaler(centre=False)(torch.tensor([2.0, 2.0]), itself), torch.tensor([2.0, 2.0]))
+    close(ScoreScaler(centre=False)(torch.tensor([5.0]), torch.tensor([True]), itself), torch.tensor([5.0]))
+    close(
+        ScoreScaler(centre=False)(torch.tensor([2.0, 2.0]), torch.tensor([True, True]), itself),
+        torch.tensor([2.0, 2.0]),
+    )
 
 
 def test_a_restored_scaler_goes_on_as_if_never_interrupted():
     first, second, third = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([9.0, 7.0]), torch.tensor([0.0, 3.0])
     straight, stopped, restored = (ScoreScaler(centre=True) for _ in range(3))
     for scaler in (straight, stopped):
-        scaler(first, itself)
-        scaler(second, itself)
+        scaler(first, torch.ones_like(first).bool(), itself)
+        scaler(second, torch.ones_like(second).bool(), itself)
     restored.load_state_dict(stopped.state_dict())
-    assert torch.equal(restored(third, itself), straight(third, itself))
+    assert torch.equal(*(scaler(third, torch.ones_like(third).bool(), itself) for scaler in (restored, straight)))

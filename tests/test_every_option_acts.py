@@ -10,9 +10,14 @@ from peft import LoraConfig, get_peft_model
 from tiny import CHAT_TEMPLATE, byte_id, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 from surefoot import PPOConfig, PPOTrainer
+from surefoot.faults import NonFiniteError
 
 TEXTS = [f"{'a longer one, ' * (i % 3)}prompt {i}" for i in range(16)]
 VOWELS = "def reward_func(text):\n    return sum(text.count(v) for v in 'aeiou') + 0.1 * len(text)\n"
+GIANT = """calls = iter(range(1000))
+def reward_func(text):
+    return 1e30 if next(calls) in (12, 13) else float(len(text))
+"""  # in the second step: the squared error of these values is infinite
 CONSTANT = "def reward_func(text):\n    return 1.0\n"
 
 # option -> (what both runs have beside the base, the value that only the second run has); {folder} is filled in
@@ -80,6 +85,8 @@ ACTS = {
     "lr_schedule": ({}, "linear"),
     "warmup_steps": ({}, 2),
     "max_grad_norm": ({}, 0.01),
+    "on_fault": ({"reward": ("{folder}/giant.py",), "on_fault": "skip"}, "drop_sample"),
+    "max_skipped_updates": ({"reward": ("{folder}/giant.py",), "on_fault": "skip"}, 0),
     "total_episodes": ({}, 8),
     "steps": ({}, 1),
     "eval_every": ({}, 1),
@@ -109,6 +116,7 @@ def world(tmp_path_factory):
                 parameter.data.normal_(std=0.3)
     adapted.save_pretrained(folder / "adapter")
     (folder / "vowels.py").write_text(VOWELS)
+    (folder / "giant.py").write_text(GIANT)
     (folder / "constant.py").write_text(CONSTANT)
     (folder / "template.jinja").write_text(CHAT_TEMPLATE.replace("<|im_start|>", "@"))
     rows = {
@@ -143,7 +151,10 @@ def run(world, folder, **changes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values far from the recommended ones are the point here
         trainer = PPOTrainer.from_config(PPOConfig(**options))
-        result = trainer.train()
+        try:
+            reason = trainer.train().reason
+        except NonFiniteError as error:
+            reason = str(error)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     numbers = [{k: v for k, v in line.items() if not k.startswith(("time/", "memory/"))} for line in lines]
     return {
@@ -151,7 +162,7 @@ def run(world, folder, **changes):
         "critic": {n: p.detach().clone() for n, p in trainer.critic.named_parameters()},
         "numbers": numbers,
         "evaluations": (folder / "evaluations.jsonl").read_text(),
-        "reason": result.reason,
+        "reason": reason,
         "files": sorted({p.relative_to(folder).parts[0] if "tensorboard" in str(p) else str(p.relative_to(folder))
                          for p in folder.rglob("*") if "model" not in str(p.relative_to(folder))}),
     }  # fmt: skip

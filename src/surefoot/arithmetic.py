@@ -27,7 +27,11 @@ def arithmetic(device: torch.device, *, bfloat16: bool) -> Iterator[None]:
 
 
 class OneDNNLinear(TorchFunctionMode):
-    """While active, `linear` of float32 matrices is computed by oneDNN; everything else is left alone."""
+    """While active, `linear` of float32 matrices is computed by oneDNN; everything else is left alone.
+
+    Gradients of weights that have one already are added to it where they are made. On their way through autograd they
+    would be matrices of their own for a moment: of an output matrix, as large as the vocabulary.
+    """
 
     def __torch_function__(
         self,
@@ -39,6 +43,8 @@ class OneDNNLinear(TorchFunctionMode):
         """Called by PyTorch in place of each of its functions."""
         if function is functional.linear and not kwargs and _is_float32(*args):
             return _Linear.apply(*args) if len(args) == 3 else _Linear.apply(*args, None)
+        if function is functional.embedding and _is_plain(*args, **(kwargs or {})):
+            return _Embedding.apply(*args[:2], (kwargs or {}).get("padding_idx"))
         return function(*args, **(kwargs or {}))
 
 
@@ -47,6 +53,20 @@ def _is_float32(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return x.numel() > 0 and all(
         t.dtype == torch.float32 and t.device.type == "cpu" and t.layout == torch.strided for t in tensors
     )
+
+
+def _is_plain(ids: Tensor, weight: Tensor, *rest: Any, padding_idx: int | None = None, **options: Any) -> bool:
+    """An embedding of float32 on a CPU, without options that would make it more than a choice of rows."""
+    unusual = rest or any(options.get(name) for name in ("max_norm", "scale_grad_by_freq", "sparse"))
+    return not unusual and weight.dtype == torch.float32 and ids.device.type == weight.device.type == "cpu"
+
+
+def _added(weight: Tensor, add: Callable[[Tensor], Any]) -> bool:
+    """Adds a gradient to the one that `weight` has; False where it has none yet."""
+    if weight.grad is None or not weight.is_leaf:
+        return False
+    add(weight.grad)
+    return True
 
 
 class _Linear(torch.autograd.Function):
@@ -61,11 +81,36 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         flat = d.reshape(-1, d.shape[-1])
+        gradient = None
+        if ctx.needs_input_grad[1]:
+            seen = x.reshape(-1, x.shape[-1])
+            if not _added(weight, lambda grad: grad.addmm_(flat.t(), seen)):
+                gradient = flat.t() @ seen
         return (
             _product(d, weight.t(), None) if ctx.needs_input_grad[0] else None,
-            flat.t() @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None,
+            gradient,
             flat.sum(0) if ctx.needs_input_grad[2] else None,
         )
+
+
+class _Embedding(torch.autograd.Function):
+    """y = W[ids]; the row of a padding token learns nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+        ctx.save_for_backward(ids, weight)
+        ctx.padding_idx = padding_idx
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[None, Tensor | None, None]:
+        ids, weight = ctx.saved_tensors
+        if ctx.padding_idx is not None:
+            d = d.masked_fill((ids == ctx.padding_idx % len(weight)).unsqueeze(-1), 0)
+        rows, flat = ids.flatten(), d.flatten(0, -2)
+        if _added(weight, lambda grad: grad.index_add_(0, rows, flat)):
+            return None, None, None
+        return None, torch.zeros_like(weight).index_add_(0, rows, flat), None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -28,7 +28,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a run ended. `reason` begins with its rule: finished, target_reward, patience, kl_ceiling or callback."""
+    """How a run ended.
+
+    `reason` begins with its rule: finished, target_reward, patience, kl_ceiling, callback, or stopped (by a signal).
+    """
 
     reason: str
     steps: int

@@ -25,7 +25,10 @@ FAILURES = (ValueError, TypeError, OSError, RuntimeError, ImportError, Arithmeti
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 1 a failed run, 2 a wrong command line or config, 130 Ctrl-C."""
+    """Runs a command and returns its exit code: 0, 1 a failed run, 2 a wrong command line or config, 130 Ctrl-C.
+
+    A run that a signal stopped, and that was saved, has 130 (Ctrl-C) or 143 (SIGTERM).
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     share_cores()
     for stream in (sys.stdout, sys.stderr):
@@ -101,6 +104,7 @@ def ppo(arguments: Sequence[str]) -> int:
     parser = Parser(
         "ppo", "Trains a language model with PPO.", "[--config FILE ...] [--OPTION VALUE ...]", _PPO_EXAMPLES
     )
+    parser.epilog = f"{parser.epilog}\n\n{_PPO_EXITS.strip()}"
     general = parser.general
     files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
     general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
@@ -135,6 +139,12 @@ surefoot ppo --config run.yaml --learning-rate 2e-6
 surefoot ppo --config base.yaml mine.yaml --stop-strings "###" "User:" --max-grad-norm none
 surefoot ppo --model-name ./sft --dataset prompts.jsonl --reward judge.py:score --steps 50 --dry-run
 surefoot ppo --resume runs/first
+"""
+
+
+_PPO_EXITS = """
+Ctrl-C or SIGTERM saves the run and ends it; the same command goes on with it. A second Ctrl-C ends it at once.
+exit codes: 0 finished; 1 failed; 2 wrong command line or settings; 130 stopped by Ctrl-C, 143 by SIGTERM
 """
 
 

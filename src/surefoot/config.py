@@ -24,6 +24,7 @@ SECTIONS: Mapping[str, str] = {
     "cliprange": "PPO",
     "gamma": "Advantages",
     "learning_rate": "Optimiser",
+    "on_fault": "Faults",
     "total_episodes": "Run",
 }
 """First option of each section -> the section's title, in the order of the fields below."""
@@ -188,6 +189,12 @@ class PPOConfig:
     """Steps over which the learning rates rise linearly from 0."""
     max_grad_norm: float | None = 1.0
     """Gradients are scaled to this norm at every optimizer step. None: not clipped."""
+
+    # ------------------------------------------------------------------------------------------ Faults
+    on_fault: Literal["stop", "skip", "drop_sample"] = "stop"
+    """What is NaN or infinite ends the run, or (skip) no step is taken, or (drop_sample) its answers are left out."""
+    max_skipped_updates: int = 3
+    """With on_fault=skip: how many updates in a row may be left out before the run ends."""
 
     # ------------------------------------------------------------------------------------------ Run
     total_episodes: int | None = None

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from surefoot.ops.masking import masked_moments
@@ -157,9 +156,9 @@ class ScoreScaler:
         self._centre = centre
         self._count, self._mean, self._squares = 0.0, 0.0, 0.0
 
-    def __call__(self, scores: Tensor, all_sum: AllSum) -> Tensor:
-        """Takes a batch into the moments and returns it scaled."""
-        count, mean, variance = (float(x) for x in masked_moments(scores, torch.ones_like(scores).bool(), all_sum))
+    def __call__(self, scores: Tensor, counted: Tensor, all_sum: AllSum) -> Tensor:
+        """Takes the counted ones of a batch into the moments and returns it scaled."""
+        count, mean, variance = (float(x) for x in masked_moments(scores, counted, all_sum))
         total, gap = self._count + count, mean - self._mean
         self._squares += variance * max(count - 1, 0) + gap**2 * self._count * count / max(total, 1)
         self._mean += gap * count / max(total, 1)

@@ -88,10 +88,11 @@ def check_context(queries: Sequence[Sequence[int]], lengths: Sequence[int], cont
             )
 
 
-def scores_of(scores: Any, responses: Sequence[Response]) -> torch.Tensor:
+def scores_of(scores: Any, responses: Sequence[Response], *, finite: bool = True) -> torch.Tensor:
     """Scores as float32: [B], or [B, R] where each response brings one number a token.
 
-    Takes floats, ints, a 1-D tensor or array, 0-d tensors, or 1-D tensors as long as their response.
+    Takes floats, ints, a 1-D tensor or array, 0-d tensors, or 1-D tensors as long as their response. Where they need
+    not be `finite`, None is one that is not, and so is what float32 cannot hold.
 
     Raises:
         ValueError: a 2-D tensor, a text, a number that is not finite; the row is named.
@@ -101,8 +102,9 @@ def scores_of(scores: Any, responses: Sequence[Response]) -> torch.Tensor:
             f"scores has shape {tuple(scores.shape)}; give one number a response (scores.squeeze(1) of a column), or "
             "a list of 1-D tensors with one number a token"
         )
-    rows = [_numbers(score, i, len(responses[i].ids)) for i, score in enumerate(scores)]
-    for i, row in enumerate(rows):
+    known = [math.nan if score is None and not finite else score for score in scores]
+    rows = [_numbers(score, i, len(responses[i].ids)) for i, score in enumerate(known)]
+    for i, row in enumerate(rows if finite else []):
         bad = [x for x in row if not math.isfinite(x)]
         if bad:
             raise ValueError(f"scores[{i}] is {bad[0]}; a reward must be a finite number, so nothing was trained")

@@ -1,50 +1,64 @@
-"""Ctrl-C during a run: once, and the step at hand is finished and saved; twice, and the run ends at once."""
+"""Ctrl-C and SIGTERM during a run: once, and it is saved and ends within seconds; Ctrl-C twice, and it ends at once.
+
+A signal while answers are sampled, scored or evaluated leaves the iteration, which is repeated when the run goes on. A
+signal while weights are moved lets the update finish first. (docs/decisions/0012)
+"""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
-from surefoot.types import StepStats
+from surefoot.callbacks import Callback, TrainResult
+from surefoot.stopping import STOPPED
+
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_EXIT_CODES = {name: 128 + number for number, name in _NAMES.items()}
+_ECHO_SECONDS = 2.0
+"""Ctrl-C reaches the processes of a launcher twice: from the terminal and from the launcher."""
 
 
 class StopRequest(Callback):
-    """Ends a run when Ctrl-C was pressed.
+    """Ends a run when a signal says so.
 
     Args:
         say: tells the user something.
 
     Attributes:
-        asked: whether Ctrl-C was pressed.
+        exit_code: 0, or 128 and the number of the signal that ended the run (130 Ctrl-C, 143 SIGTERM).
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.asked = False
+        self.exit_code = 0
         self._say = say
+        self._heard: float | None = None
+        self._trainer: Any = None
 
-    def on_step(self, trainer: Any, stats: StepStats, samples: Sequence[SampleRecord]) -> bool | None:
-        """Whether to stop after this step."""
-        return self.asked
-
-    def on_evaluation(self, trainer: Any, evaluation: Evaluation) -> bool | None:
-        """Whether to stop after this evaluation."""
-        return self.asked
+    def on_start(self, trainer: Any) -> None:
+        """From now on the trainer can be asked to stop."""
+        self._trainer = trainer
 
     def on_end(self, trainer: Any, result: TrainResult) -> None:
         """Says how to go on."""
-        if self.asked and result.run_folder is not None:
-            self._say(f"stopped by Ctrl-C and saved; go on with: surefoot ppo --resume {result.run_folder}")
+        if not result.reason.startswith(STOPPED):
+            return
+        self.exit_code = _EXIT_CODES.get(result.reason.removeprefix(STOPPED), 0)
+        if result.run_folder is not None and trainer.runtime.is_main:
+            self._say(
+                f"stopped and saved after step {result.steps}; go on with the same command, or with: "
+                f"surefoot ppo --resume {result.run_folder}"
+            )
 
     @contextmanager
     def listening(self, folder: Path) -> Iterator[None]:
-        """Hears Ctrl-C while the run goes on.
+        """Hears signals while the run goes on.
 
         Raises:
             KeyboardInterrupt: at the second Ctrl-C; its message says how to go on.
         """
-        before = signal.signal(signal.SIGINT, self._hear)
+        before = {number: signal.signal(number, self._hear) for number in _NAMES}
         try:
             yield
         except KeyboardInterrupt:
@@ -56,10 +70,22 @@ class StopRequest(Callback):
             )
             raise KeyboardInterrupt(how) from None
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def _hear(self, *_: object) -> None:
-        if self.asked:
+    def _hear(self, number: int, frame: object) -> None:
+        first = self._heard is None
+        if first:
+            self._heard = time.monotonic()
+        if self._trainer is None:
             raise KeyboardInterrupt
-        self.asked = True
-        self._say("stopping after this step, then saving; press Ctrl-C again to stop at once")
+        if first and self._trainer.runtime.is_main:
+            self._say(f"{_NAMES[signal.Signals(number)]}: saving and stopping; press Ctrl-C to stop at once")
+        if first:
+            self._trainer.stop.ask(_NAMES[signal.Signals(number)])
+        elif number == signal.SIGINT and not self._is_echo():
+            raise KeyboardInterrupt
+
+    def _is_echo(self) -> bool:
+        assert self._heard is not None
+        return self._trainer.runtime.world_size > 1 and time.monotonic() - self._heard < _ECHO_SECONDS

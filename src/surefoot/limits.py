@@ -65,6 +65,7 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {  # option -> lowest, highest
     "critic_learning_rate": (0, 10, False),
     "warmup_steps": (0, 1e9, False),
     "max_grad_norm": (0, 1e9, True),
+    "max_skipped_updates": (0, 1e9, False),
     "total_episodes": (1, 1e15, False),
     "steps": (1, 1e12, False),
     "eval_every": (1, 1e12, False),

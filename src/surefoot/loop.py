@@ -9,6 +9,7 @@ import torch
 
 from surefoot.callbacks import Evaluation, TrainResult
 from surefoot.ops.seeds import derive_seed
+from surefoot.peers import AbandonedError, PeerLostError
 from surefoot.progress import Progress
 from surefoot.prompts import PromptOrder
 from surefoot.recorder import Recorder, sample_records
@@ -18,6 +19,7 @@ from surefoot.setup import sampling_of
 from surefoot.snapshot import generator_states, restore_generators
 from surefoot.stages import SCORING, stage
 from surefoot.statistics import evaluation_metrics, reward_statistics
+from surefoot.stopping import STOPPED
 from surefoot.types import Prompt, StepStats
 
 _collect = stage(SCORING)(collect)
@@ -39,6 +41,11 @@ def check_ready(trainer: Any) -> None:
             f"batch_size={trainer.config.batch_size} with num_generations={trainer.config.num_generations} makes "
             f"{prompts} prompts a step, too few for {processes} processes: each needs at least one"
         )
+    if 0 < len(trainer.eval_prompts) < processes:
+        raise ValueError(
+            f"{len(trainer.eval_prompts)} evaluation prompts are too few for {processes} processes: raise "
+            "eval_prompts, or set it to 0"
+        )
 
 
 class Loop:
@@ -54,21 +61,31 @@ class Loop:
 
     def run(self) -> TrainResult:
         """Goes on until a stop rule holds or somebody asks to stop."""
+        try:
+            reason = self._until_the_end()
+        except AbandonedError as asked:
+            reason = f"{STOPPED}{asked}"
+        self._recorder.checkpoint()
+        return self._recorder.end(reason, [*self._trainer.progress.evaluations, *self._closing(reason)])
+
+    def _until_the_end(self) -> str:
         trainer, recorder, rules = self._trainer, self._recorder, self._trainer.stop_rules
         reward: RewardMix = trainer.reward
         c, progress = trainer.config, trainer.progress
         reason = self._evaluated() or rules.standing(progress.steps)
         while reason is None:
             before = self._state()
-            prompts = self._next_prompts()
-            responses = trainer.generate(prompts, num_return_sequences=c.num_generations)
-            repeated = [p for p in prompts for _ in range(c.num_generations)]
-            began = time.perf_counter()
-            reward.set_step(progress.steps)
             with self._undone_on_failure(before):
-                scored = reward(repeated, responses)
-            seconds = time.perf_counter() - began
-            stats = trainer.step(repeated, responses, scored.scores)
+                prompts = self._next_prompts()
+                responses = trainer.generate(prompts, num_return_sequences=c.num_generations)
+                repeated = [p for p in prompts for _ in range(c.num_generations)]
+                began = time.perf_counter()
+                reward.set_step(progress.steps)
+                with trainer.stop.may_be_left():
+                    scored = reward(repeated, responses)
+                seconds = time.perf_counter() - began
+            with self._undone_when_left(before):
+                stats = trainer.step(repeated, responses, scored.scores)
             stats = StepStats({**stats, **reward_statistics(scored.parts, scored.metrics), "time/score": seconds})
             rollout = trainer.last_experience.rollout
             asked = recorder.step(stats, sample_records(progress.steps, repeated, responses, scored, rollout))
@@ -76,8 +93,7 @@ class Loop:
             reason = self._evaluated() or reason
             if c.save_every and progress.steps % c.save_every == 0:
                 recorder.checkpoint()
-        recorder.checkpoint()
-        return recorder.end(reason, [*progress.evaluations, *self._closing()])
+        return reason
 
     def _next_prompts(self) -> list[Prompt]:
         trainer, progress = self._trainer, self._trainer.progress
@@ -98,11 +114,17 @@ class Loop:
         asked = self._recorder.evaluation(found)
         return trainer.stop_rules.after_evaluation(found.score) or asked
 
-    def _closing(self) -> list[Evaluation]:
+    def _closing(self, reason: str) -> list[Evaluation]:
         """The evaluation at the end where none was due: told, but no part of the state that a run goes on from."""
-        if not self._lacks_evaluation():
+        if reason.startswith(STOPPED) or not self._lacks_evaluation():
             return []
-        found = evaluation_of(self._trainer, self._trainer.runtime.together())
+        generators = generator_states()
+        try:
+            found = evaluation_of(self._trainer, self._trainer.runtime.together())
+        except AbandonedError:
+            return []
+        finally:
+            restore_generators(generators)
         self._recorder.evaluation(found)
         return [found]
 
@@ -116,21 +138,38 @@ class Loop:
 
     @contextmanager
     def _undone_on_failure(self, before: dict[str, Any]) -> Iterator[None]:
-        """Scores are everybody's or nobody's. Where they fail, all is as `before` and saved, and the error goes on."""
-        progress: Progress = self._trainer.progress
+        """Answers and scores are everybody's or nobody's. Where they fail, all is as `before`, and saved.
+
+        It is not saved where weights are at fault that give no finite numbers, and where a process is lost.
+        """
         try:
-            with self._trainer.runtime.together():
+            with self._undone_when_left(before), self._trainer.runtime.together():
                 yield
-        except Exception:
-            progress.load_state_dict(before["progress"])
-            restore_generators(before["generators"])
-            self._recorder.rescue()
+        except PeerLostError:
             raise
+        except Exception as error:
+            self._undo(before)
+            if not isinstance(error, FloatingPointError):
+                self._recorder.rescue()
+            raise
+
+    @contextmanager
+    def _undone_when_left(self, before: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except AbandonedError:
+            self._undo(before)
+            raise
+
+    def _undo(self, before: dict[str, Any]) -> None:
+        progress: Progress = self._trainer.progress
+        progress.load_state_dict(before["progress"])
+        restore_generators(before["generators"])
 
 
 @torch.no_grad()
 def evaluation_of(trainer: Any, scoring: AbstractContextManager[Any]) -> Evaluation:
-    """Answers the evaluation prompts, always with the same random numbers; scores the answers inside `scoring`."""
+    """Answers the evaluation prompts, always with the same random numbers; all of it inside `scoring`."""
     if trainer.reward is None or not trainer.eval_prompts:
         raise ValueError(
             "an evaluation needs reward and evaluation prompts (eval_dataset, or eval_prompts of dataset)"
@@ -138,13 +177,13 @@ def evaluation_of(trainer: Any, scoring: AbstractContextManager[Any]) -> Evaluat
     c, progress = trainer.config, trainer.progress
     mine: list[Prompt] = trainer.runtime.share(trainer.eval_prompts)
     seeds = [derive_seed(c.seed, "evaluate", p.index) for p in mine]
-    answers = trainer.engine.generate([p.token_ids for p in mine], seeds, sampling_of(c, {}))
-    with scoring:
+    with scoring, trainer.stop.may_be_left():
+        answers = trainer.engine.generate([p.token_ids for p in mine], seeds, sampling_of(c, {}))
         scored = trainer.reward(mine, answers)
-    responses = [
-        Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
-    ]
-    ids = [list(p.token_ids) for p in mine]
-    rollout, _ = _collect(trainer.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty)
+        responses = [
+            Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
+        ]
+        ids = [list(p.token_ids) for p in mine]
+        rollout, _ = _collect(trainer.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty)
     samples = trainer.runtime.gather(sample_records(progress.steps, mine, answers, scored, rollout))
     return Evaluation(progress.steps, progress.episodes, evaluation_metrics(samples), samples)

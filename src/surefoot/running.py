@@ -11,13 +11,14 @@ from surefoot.arguments import UsageError
 from surefoot.changes import STOP_OPTIONS, changes_between, makes_another_run, stored_options
 from surefoot.config import PPOConfig
 from surefoot.settings import load_settings
-from surefoot.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, complain, console, say, usage_errors
+from surefoot.terminal import EXIT_FAILED, EXIT_OK, complain, console, say, usage_errors
 from surefoot.threads import departure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from surefoot.callbacks import TrainResult
+    from surefoot.runtime import Runtime
     from surefoot.tracking import RunFolder
 
 
@@ -45,15 +46,18 @@ def run_ppo(
     from surefoot.interrupt import StopRequest
     from surefoot.live import LiveView
     from surefoot.profiling import Profile
+    from surefoot.runtime import Runtime
 
     screen = console()
     if config.output_dir is None:
         config = config.replace(output_dir=_new_folder(str(config.model_name)))
     with usage_errors():
-        found = _look(config, fresh)
+        runtime = Runtime()
+        found = _look(config, runtime, fresh)
     folder, stop = Path(str(config.output_dir)), StopRequest(complain)
     if found.ended is not None:
-        say(screen, _nothing_to_do(folder, found.ended))
+        if runtime.is_main:
+            say(screen, _nothing_to_do(folder, found.ended))
         return EXIT_OK
     watchers = [Profile(folder, lambda text: say(screen, text))] if profile else []
     with LiveView(screen, quiet) as view:
@@ -67,8 +71,8 @@ def run_ppo(
         with stop.listening(folder):
             result = trainer.train()
     if trainer.runtime.is_main:
-        _conclude(screen, result, folder, "Ctrl-C" if stop.asked else result.reason)
-    return EXIT_INTERRUPTED if stop.asked else EXIT_OK
+        _conclude(screen, result, folder, result.reason)
+    return stop.exit_code
 
 
 # ------------------------------------------------------------------------------------------ what the folder holds
@@ -83,17 +87,16 @@ class Found:
     ended: str | None = None
 
 
-def _look(config: PPOConfig, fresh: bool) -> Found:
+def _look(config: PPOConfig, runtime: "Runtime", fresh: bool) -> Found:
     """The main process looks, and all know. Nobody else may be writing there.
 
     Raises:
         ValueError: another run writes into it, or it has checkpoints, but no valid one.
         OSError: it cannot be written to.
     """
-    from surefoot.runtime import Runtime
     from surefoot.tracking import RunFolder
 
-    runtime, folder, seen = Runtime(), RunFolder(str(config.output_dir)), []
+    folder, seen = RunFolder(str(config.output_dir)), []
     with runtime.together():
         if runtime.is_main and not folder.path.exists():
             folder.check_place()
@@ -118,7 +121,13 @@ def _holds(folder: "RunFolder", config: PPOConfig, fresh: bool) -> Found:
         return Found()
     if _has_ended(folder, config):
         return Found(ended=folder.reason)
-    return Found(True, newest_valid(folder.checkpoints, lambda words: complain(f"warning: {words}")))
+    checkpoint = newest_valid(folder.checkpoints, lambda words: complain(f"warning: {words}"))
+    if checkpoint is None and folder.reason is not None:
+        raise ValueError(
+            f"the run in {folder.path} has ended ({folder.reason}), but its checkpoints are gone, so nobody can go on "
+            "with it: begin anew with --fresh, or choose another output_dir"
+        )
+    return Found(True, checkpoint)
 
 
 def _has_ended(folder: "RunFolder", config: PPOConfig) -> bool:

@@ -2,17 +2,22 @@
 
 import atexit
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from surefoot.peers import AbandonedError, PeerError, PeerLostError, Peers
 
-class PeerError(RuntimeError):
-    """Another process failed; the message is what it said."""
+_PATIENCE = "SUREFOOT_TIMEOUT"
+"""Seconds that a process waits for the others in a collective; it is a hang when one does not come."""
+_BROKEN = re.compile(r"connection (closed|reset)|broken pipe|timed? ?out|gloo|nccl|socket", re.IGNORECASE)
+_peers: Peers | None = None  # of the process, as its group is
 
 
 class Runtime:
@@ -21,9 +26,12 @@ class Runtime:
     def __init__(self) -> None:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         if self.world_size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=patience())
+            )
             atexit.register(_leave)  # a group that is still open when Python ends may abort the process
         self.rank = dist.get_rank() if self.world_size > 1 else 0
+        self._peers = _watched(self.rank, self.world_size) if self.world_size > 1 else None
 
     @property
     def is_main(self) -> bool:
@@ -41,19 +49,30 @@ class Runtime:
         if self.world_size == 1:
             return x
         total = x.clone()
-        dist.all_reduce(total)
+        with self._with_all():
+            dist.all_reduce(total)
         return total
 
     def all_max(self, value: int) -> int:
         """The largest of one whole number a process."""
         return int(max(self.gather([value])))
 
+    def all_true(self, flag: bool) -> bool:
+        """Whether `flag` is True on every process."""
+        if self.world_size == 1:
+            return flag
+        least = torch.tensor(float(flag))
+        with self._with_all():
+            dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return bool(least)
+
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         """Everybody's rows, in the order of the processes, on every process."""
         if self.world_size == 1:
             return list(rows)
         parts: list[Any] = [None] * self.world_size
-        dist.all_gather_object(parts, list(rows))
+        with self._with_all():
+            dist.all_gather_object(parts, list(rows))
         return [row for part in parts for row in part]
 
     @contextmanager
@@ -62,20 +81,49 @@ class Runtime:
 
         Raises:
             PeerError: another process failed.
+            AbandonedError: nobody failed, and a process wants to stop.
         """
-        failure = None
+        failure: BaseException | None = None
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - it is raised again below
+        except (Exception, SystemExit, AbandonedError) as error:  # noqa: BLE001 - it is raised again below
             failure = error
-        words = [] if failure is None else [f"process {self.rank} failed: {type(failure).__name__}: {failure}"]
+        leaves = isinstance(failure, AbandonedError)
+        said = str(failure) if leaves else f"process {self.rank} failed: {type(failure).__name__}: {failure}"
         try:
-            everybody = self.gather(words)
+            everybody = self.gather([] if failure is None else [(leaves, said)])
         finally:
-            if failure is not None:
+            if failure is not None and not leaves:
                 raise failure
+        failed = [said for left, said in everybody if not left]
+        if failed:
+            raise PeerError("; ".join(failed))
         if everybody:
-            raise PeerError("; ".join(everybody))
+            raise AbandonedError(everybody[0][1])
+
+    @contextmanager
+    def everybodys(self) -> Iterator[None]:
+        """Whatever one process leaves this block by ends all of them, wherever they are."""
+        try:
+            yield
+        except BaseException as error:
+            if self._peers is not None:
+                self._peers.tell(error)
+            raise
+
+    @contextmanager
+    def _with_all(self) -> Iterator[None]:
+        """Something that all processes do together.
+
+        Raises:
+            PeerLostError: one of them is gone, or does not come.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self._peers is None or not _BROKEN.search(str(error)):
+                raise
+            raise PeerLostError(self._peers.explain(error)) from error
 
     def offset(self, count: int) -> tuple[int, int]:
         """How many rows the processes before this one hold, and how many all hold together."""
@@ -89,7 +137,8 @@ class Runtime:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+            with self._with_all():
+                dist.all_reduce(parameter.grad)
 
     def share(self, rows: Sequence[Any]) -> list[Any]:
         """This process's contiguous share of rows that every process knows."""
@@ -99,10 +148,34 @@ class Runtime:
     def barrier(self) -> None:
         """Waits for all processes."""
         if self.world_size > 1:
-            dist.barrier()
+            with self._with_all():
+                dist.barrier()
+
+
+def patience() -> float:
+    """Seconds that a process waits for the others: half an hour, or what SUREFOOT_TIMEOUT says.
+
+    Raises:
+        ValueError: that is no positive number.
+    """
+    said = os.environ.get(_PATIENCE, "1800")
+    seconds = float(said) if said.replace(".", "", 1).isdecimal() else 0.0
+    if seconds <= 0:
+        raise ValueError(f"{_PATIENCE}={said!r} must be a positive number of seconds")
+    return seconds
+
+
+def _watched(rank: int, world_size: int) -> Peers:
+    global _peers  # noqa: PLW0603 - one watch for the process
+    if _peers is None:
+        _peers = Peers(dist.distributed_c10d._get_default_store(), rank, world_size)
+        _peers.start()
+    return _peers
 
 
 def _leave() -> None:
+    if _peers is not None:
+        _peers.close()
     if dist.is_initialized():
         dist.destroy_process_group()
 

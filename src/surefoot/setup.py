@@ -11,11 +11,13 @@ from torch import Tensor
 from surefoot.config import PPOConfig
 from surefoot.controllers import KLController, ScoreScaler, make_kl_controller
 from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
+from surefoot.minibatches import Passes
 from surefoot.models import ActorCritic
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
+from surefoot.rewards import RewardMix, make_reward
 from surefoot.runtime import Runtime, cpu_has_bfloat16, free_memory_bytes
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
-from surefoot.update import Losses, Passes
+from surefoot.update import Losses
 
 _LOG = logging.getLogger("surefoot")
 _CLASSIC = {"pad_token_id", "eos_token_id", "return_prompt", "min_length", "batch_size", "length_sampler"}
@@ -90,6 +92,14 @@ def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict
     }
     missing = {argument: loader for argument, loader in loaders.items() if argument not in found}
     return found | {argument: load(name) for argument, (name, load) in missing.items() if name is not None}
+
+
+def reward_of(c: PPOConfig, reward: Any, tokenizer: Any) -> RewardMix:
+    """The rewards that were given, weighted; where samples may be dropped, scores that are not finite are left out."""
+    mix = make_reward(reward, c.reward_weights, special_tokens=tokenizer.all_special_tokens)
+    if c.on_fault == "drop_sample":
+        mix.leave_out_what_is_not_finite()
+    return mix
 
 
 def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.optim.Optimizer:
@@ -171,12 +181,17 @@ def tokens_that_fit(models: ActorCritic) -> int:
     return max(512, min(65_536, free_memory_bytes(models.device) // 2 // int(per_token)))
 
 
-def shape_scores(c: PPOConfig, scores: Tensor, rollout: Rollout, scaler: ScoreScaler, all_sum: AllSum) -> Tensor:
-    """Scales and clips scores, then fines answers without an end (on their last token where scores are per token)."""
+def shape_scores(
+    c: PPOConfig, scores: Tensor, rollout: Rollout, scaler: ScoreScaler, all_sum: AllSum, counted: Tensor
+) -> Tensor:
+    """Scales and clips scores, then fines answers without an end (on their last token where scores are per token).
+
+    `counted` is False where a row has no score.
+    """
     if c.use_score_scaling:
         if scores.ndim == 2:
             raise ValueError("use_score_scaling needs one score a response, but these are one a token")
-        scores = scaler(scores, all_sum)
+        scores = scaler(scores, counted, all_sum)
     if c.score_clip is not None:
         scores = scores.clamp(-c.score_clip, c.score_clip)
     fine = c.missing_eos_penalty * rollout.truncated

@@ -1,6 +1,7 @@
 """The statistics of a step: the classic forty under their classic names, and ours beside them (docs/metrics.md)."""
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,11 +46,14 @@ class Prices:
 
 
 def step_statistics(
-    experience: Experience, scores: Tensor, update: UpdateStats, prices: Prices, runtime: Runtime
+    experience: Experience, scores: Tensor, update: UpdateStats, prices: Prices, runtime: Runtime, counted: Tensor
 ) -> dict[str, Any]:
-    """Everything about a step but its times. Means are over all processes; arrays are of this process."""
+    """Everything about a step but its times. Means are over all processes; arrays are of this process.
+
+    `counted` is False on rows that were left out because something about them is not finite.
+    """
     return (
-        _objective(experience, scores, prices, runtime)
+        _objective(experience, scores, prices, runtime, counted)
         | _update(experience, update, prices, runtime)
         | _values(experience, update, runtime)
         | _tokens(experience, runtime)
@@ -61,14 +65,15 @@ def sequence_kl(experience_kl: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, experience_kl, 0).sum(-1)
 
 
-def _objective(experience: Experience, scores: Tensor, prices: Prices, runtime: Runtime) -> dict[str, Any]:
+def _objective(
+    experience: Experience, scores: Tensor, prices: Prices, runtime: Runtime, counted: Tensor
+) -> dict[str, Any]:
     r = experience.rollout
     mask, total = r.response_mask, runtime.all_sum
     per_sequence = sequence_kl(r.kl, mask)
-    everyone = torch.ones_like(per_sequence).bool()
     row_scores = scores if scores.ndim == 1 else torch.where(mask, scores, 0).sum(-1)
-    score_moments = masked_moments(row_scores, torch.ones_like(row_scores).bool(), total)
-    kl = float(masked_mean(per_sequence, everyone, total))
+    score_moments = masked_moments(row_scores, counted, total)
+    kl = float(masked_mean(per_sequence, counted, total))
     surprise = torch.where(mask, -r.old_logprobs, 0).sum(-1)
     k3 = kl_estimate(r.old_logprobs, r.ref_logprobs, "k3")
     return {
@@ -80,7 +85,7 @@ def _objective(experience: Experience, scores: Tensor, prices: Prices, runtime: 
         "objective/target_kl": prices.target_kl,
         "objective/logprobs": r.old_logprobs.cpu().numpy(),
         "objective/ref_logprobs": r.ref_logprobs.cpu().numpy(),
-        "objective/entropy": float(masked_mean(surprise, everyone, total)),
+        "objective/entropy": float(masked_mean(surprise, counted, total)),
         "objective/scores": float(score_moments.mean),
         "objective/rlhf_reward": float(score_moments.mean) - prices.kl_coef * kl,
         "ppo/mean_non_score_reward": float(masked_mean(-prices.kl_coef * r.kl, mask, total)),
@@ -178,9 +183,10 @@ def reward_statistics(parts: Mapping[str, Sequence[float | None]], metrics: Mapp
 def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Metrics of an evaluation from its answers: score, divergence, length, ends, and the mean of each reward."""
     columns = {name: torch.tensor([float(s[name]) for s in samples]) for name in ("score", "kl", "length")}
-    score = masked_moments(columns["score"], torch.ones(len(samples)).bool())
+    has_score = columns["score"].isfinite()  # with on_fault=drop_sample an answer may have no score
+    score = masked_moments(columns["score"], has_score)
     found = {
-        "eval/score": float(score.mean),
+        "eval/score": float(score.mean) if has_score.any() else math.nan,
         "eval/score_std": float(score.variance.sqrt()),
         "eval/kl": float(columns["kl"].mean()),
         "eval/kl_per_token": float(columns["kl"].sum() / columns["length"].sum()),

@@ -1,7 +1,48 @@
 """When a run ends, and why. The state is saved with the run."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from surefoot.peers import AbandonedError
+
+STOPPED = "stopped: "
+"""How the reason of a run begins that somebody asked to stop."""
+
+
+class StopSwitch:
+    """Asks a run to stop: at once where nothing would be lost, else as soon as that is so."""
+
+    def __init__(self) -> None:
+        self._asked: str | None = None
+        self._open = False
+
+    def ask(self, who: str) -> None:
+        """Called by a signal handler, or by anybody in the main thread.
+
+        Raises:
+            AbandonedError: inside `may_be_left`.
+        """
+        self._asked = who
+        if self._open:
+            self._open = False
+            raise AbandonedError(who)
+
+    @contextmanager
+    def may_be_left(self) -> Iterator[None]:
+        """Something that can be left at any moment and done again later.
+
+        Raises:
+            AbandonedError: the run was asked to stop, before or meanwhile.
+        """
+        self._open = True
+        try:
+            if self._asked is not None:
+                raise AbandonedError(self._asked)
+            yield
+        finally:
+            self._open = False
 
 
 @dataclass
@@ -32,7 +73,7 @@ class StopRules:
 
     def after_evaluation(self, score: float) -> str | None:
         """After an evaluation: the goal, then patience."""
-        improved = self.best is None or score > self.best
+        improved = math.isfinite(score) and (self.best is None or score > self.best)
         self.best = score if improved else self.best
         self.without_gain = 0 if improved else self.without_gain + 1
         self.held = self.held + 1 if self.target_reward is not None and score >= self.target_reward else 0
@@ -46,7 +87,8 @@ class StopRules:
         if self.kl_ceiling is not None and self.kl_per_token > self.kl_ceiling:
             return (
                 f"kl_ceiling: {self.kl_per_token:.3g} nats per token from the reference, more than "
-                f"{self.kl_ceiling:g}; lower learning_rate or raise init_kl_coef"
+                f"{self.kl_ceiling:g}. Go back to a checkpoint from before, and lower learning_rate or ppo_epochs, "
+                "raise init_kl_coef, or make the rewards smaller (use_score_scaling); early_stop_kl bounds each update"
             )
         if self.total_steps is not None and steps >= self.total_steps:
             return f"finished: all {steps} steps are done"

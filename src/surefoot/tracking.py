@@ -59,12 +59,16 @@ class RunFolder:
 
         Raises:
             ValueError: it is a file, or another run writes into it.
-            OSError: it cannot be written to.
+            OSError: it, or its checkpoints, cannot be written to.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"output_dir={str(self.path)!r} is a file: choose a folder")
         self.lock.acquire()
-        probe_folder(self.checkpoints)
+        try:
+            probe_folder(self.checkpoints)
+        except OSError:
+            self.lock.release()
+            raise
 
     def check_place(self) -> None:
         """Makes the folder and takes it away again, where it is not there: what cannot be made is told at once.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +13,21 @@ import torch
 from torch import nn
 
 from surefoot.assemble import assemble, lora_config, vocabulary_size
+from surefoot.bundles import FaultBundles
 from surefoot.callbacks import Callback, Evaluation, TrainResult
 from surefoot.config import PPOConfig
 from surefoot.controllers import ScoreScaler, learning_rate_factor
 from surefoot.engine.transformers import TransformersEngine
 from surefoot.estimate import estimate
+from surefoot.faults import FaultRule, StepFaults
 from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
 from surefoot.loading import end_ids, shared_context
 from surefoot.loop import Loop, check_ready, evaluation_of
+from surefoot.minibatches import first_minibatch
 from surefoot.ops.seeds import derive_seed
 from surefoot.progress import Progress
 from surefoot.recorder import Recorder
 from surefoot.resuming import identity_of, read_options, restore_trainer, save_trainer
-from surefoot.rewards import RewardMix, make_reward
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
@@ -37,6 +40,7 @@ from surefoot.setup import (
     losses_of,
     make_optimizer,
     passes_of,
+    reward_of,
     sampling_of,
     shape_scores,
     tokens_that_fit,
@@ -45,11 +49,12 @@ from surefoot.setup import (
 from surefoot.snapshot import prompts_digest
 from surefoot.stages import SAMPLING, SCORING, stage
 from surefoot.statistics import Laps, Prices, step_statistics
-from surefoot.stopping import StopRules
+from surefoot.stopping import StopRules, StopSwitch
+from surefoot.symptoms import Symptoms
 from surefoot.threads import warn_of_spinning
 from surefoot.tracking import RunFolder, find_tracker
 from surefoot.types import Experience, Prompt, Rollout, StepStats
-from surefoot.update import first_minibatch, update
+from surefoot.update import update
 
 __all__ = ["Callback", "Evaluation", "PPOTrainer", "TrainResult"]
 
@@ -73,7 +78,7 @@ class PPOTrainer:
 
     Attributes:
         policy: the model that was passed in (within its adapter, if one was added). critic: value head or value model.
-        progress: how far it is: steps, episodes, place in the prompts, evaluations. steps_done, episodes_done: short.
+        progress: how far it is: steps, episodes, place in the prompts, evaluations. steps_done, episodes_done: of it.
 
     Raises:
         ValueError: models, tokenizer and options that do not fit together.
@@ -120,10 +125,7 @@ class PPOTrainer:
         self.context = shared_context(self.policy, self.models.reference.model, self.critic)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
-        self.reward: RewardMix | None = None
-        if reward is not None:
-            special = tokenizer.all_special_tokens
-            self.reward = make_reward(reward, config.reward_weights, special_tokens=special)
+        self.reward = None if reward is None else reward_of(config, reward, tokenizer)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
@@ -142,8 +144,15 @@ class PPOTrainer:
         self._generate_seconds = 0.0
         self._goes_on = False
         self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
-        for sentence in config.advice(sum(p.numel() for p in self.policy.parameters())):
-            warnings.warn(sentence, stacklevel=2)
+        self.stop = StopSwitch()
+        self.faults = FaultRule(config.on_fault, config.max_skipped_updates)
+        self._bundles = FaultBundles(config, self.runtime)
+        self._symptoms = Symptoms(speak=self.runtime.is_main)
+        self._advise()
+
+    def _advise(self) -> None:
+        for sentence in self.config.advice(sum(p.numel() for p in self.policy.parameters())):
+            warnings.warn(sentence, stacklevel=3)
         if self.models.device.type == "cpu":
             warn_of_spinning(torch.get_num_threads())
 
@@ -179,11 +188,11 @@ class PPOTrainer:
         check_context(ids, [how.max_new_tokens] * len(ids), self.context)
         repeated = [row for row in ids for _ in range(num_return_sequences)]
         first, _ = self.runtime.offset(len(repeated))
-        seeds = [
-            derive_seed(self.config.seed, "sample", self.progress.generations, first + i) for i in range(len(repeated))
-        ]
+        call = self.progress.generations
+        seeds = [derive_seed(self.config.seed, "sample", call, first + i) for i in range(len(repeated))]
         self.progress.generations += 1
-        answers = self.engine.generate(repeated, seeds, how)
+        with self.stop.may_be_left():
+            answers = self.engine.generate(repeated, seeds, how)
         self._generate_seconds = time.perf_counter() - began
         if isinstance(queries[0], str | Prompt):
             return list(answers)
@@ -208,6 +217,9 @@ class PPOTrainer:
             ValueError: anything that does not fit together; nothing was trained then.
         """
         laps, c = Laps(), self.config
+        faults = StepFaults(
+            self.faults, self.steps_done + 1, self.runtime, self._bundles.writer(self.steps_done + 1, queries)
+        )
         check_counts(queries, responses, scores)
         ids = query_ids(queries, self.tokenizer, self.vocab_size)
         answers = responses_of(
@@ -219,18 +231,20 @@ class PPOTrainer:
             vocab_size=self.vocab_size,
         )
         check_context(ids, [len(a.ids) for a in answers], self.context)
-        raw = scores_of(scores, answers).to(self.models.device)
+        raw = scores_of(scores, answers, finite=c.on_fault != "drop_sample").to(self.models.device)
 
         passes = passes_of(c, self._max_tokens(), critic_only=self.steps_done < c.critic_warmup_steps)
         seed = derive_seed(c.seed, "order", self.steps_done)
         totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
         first = first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
-        rollout, fresh = self._collect(ids, answers, keep=first)
+        with self.runtime.together(), self.stop.may_be_left():
+            rollout, fresh = self._collect(ids, answers, keep=first)
         if c.overlong_filter:
             counted = rollout.response_mask & ~rollout.truncated[:, None]
             rollout = dataclasses.replace(rollout, response_mask=counted)
+        rollout, raw = faults.check_rollout(rollout, raw)
         laps.mark("time/ppo/forward_pass")
-        shaped = shape_scores(c, raw, rollout, self.score_scaler, self.runtime.all_sum)
+        shaped = shape_scores(c, raw, rollout, self.score_scaler, self.runtime.all_sum, faults.counted)
         prices = self._prices()
         laps.mark("time/ppo/compute_rewards")
         experience = estimate(
@@ -246,6 +260,7 @@ class PPOTrainer:
             whiten_advantages=c.whiten_advantages,
             all_sum=self.runtime.all_sum,
         )
+        faults.check_experience(experience)
         laps.mark("time/ppo/compute_advantages")
         done = update(
             self.models,
@@ -255,11 +270,15 @@ class PPOTrainer:
             passes,
             seed=seed,
             runtime=self.runtime,
+            faults=faults,
             fresh=fresh,
         )
         laps.mark("time/ppo/optimize_step")
-        stats = step_statistics(experience, shaped, done, prices, self.runtime)
-        self._advance(stats["objective/kl_per_token"], self.runtime.offset(len(ids))[1])
+        stats = step_statistics(experience, shaped, done, prices, self.runtime, faults.counted) | faults.counts
+        gone = faults.close(optimizer_steps=done.optimizer_steps)
+        rows = self.runtime.offset(len(ids))[1]
+        self._advance(stats["objective/kl_per_token"], rows, gone=gone)
+        self._symptoms.look(stats, rows)
         self.last_experience = experience
         laps.mark("time/ppo/calc_stats")
         tokens = int(self.runtime.all_sum(rollout.lengths.sum()))
@@ -283,9 +302,10 @@ class PPOTrainer:
         check_ready(self)
         recorder = Recorder(self, self.callbacks)
         try:
-            recorder.start(self.folder, goes_on=self._goes_on)
-            self._goes_on = True
-            return Loop(self, recorder).run()
+            with self.runtime.everybodys():
+                recorder.start(self.folder, goes_on=self._goes_on)
+                self._goes_on = True
+                return Loop(self, recorder).run()
         finally:
             recorder.close()
 
@@ -358,7 +378,7 @@ class PPOTrainer:
     def stateful(self) -> dict[str, Any]:
         """The parts that have a state of their own."""
         parts = {"progress": self.progress, "kl_controller": self.kl_controller, "score_scaler": self.score_scaler,
-                 "stop_rules": self.stop_rules}  # fmt: skip
+                 "stop_rules": self.stop_rules, "faults": self.faults}  # fmt: skip
         return parts if self.lr_scheduler is None else parts | {"lr_scheduler": self.lr_scheduler}
 
     steps_done: int = property(lambda self: self.progress.steps)  # type: ignore[assignment]
@@ -386,16 +406,23 @@ class PPOTrainer:
         c = self.config
         if self.lr_scheduler is None:
             factor = learning_rate_factor(
-                self.steps_done, schedule=c.lr_schedule, warmup_steps=c.warmup_steps, total_steps=self.total_steps
+                self.steps_done - self.faults.skipped_steps,
+                schedule=c.lr_schedule,
+                warmup_steps=c.warmup_steps,
+                total_steps=self.total_steps,
             )
             for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
                 group["lr"] = rate * factor
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        if not all(map(math.isfinite, rates)):
+            raise ValueError(f"the learning rates are {rates}: look at lr_scheduler or optimizer; nothing was trained")
         return Prices(self.kl_controller.value, self.kl_controller.target, rates[0], rates[-1])
 
-    def _advance(self, kl_per_token: float, episodes: int) -> None:
-        self.kl_controller.update(kl_per_token, episodes)
-        if self.lr_scheduler is not None:
+    def _advance(self, kl_per_token: float, episodes: int, *, gone: bool) -> None:
+        """Counts the step; price and learning rate move only where something of it was learned."""
+        if not gone:
+            self.kl_controller.update(kl_per_token, episodes)
+        if not gone and self.lr_scheduler is not None:
             self.lr_scheduler.step()
         self.progress.steps += 1
         self.progress.episodes += episodes

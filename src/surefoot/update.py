@@ -2,13 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from surefoot.faults import Fault, StepFaults
+from surefoot.minibatches import Passes, local_rows, orders_of_rows
 from surefoot.models import ActorCritic
 from surefoot.ops.batching import microbatches, pieces
 from surefoot.ops.kl import kl_estimate
@@ -35,28 +37,6 @@ class Losses:
     kl_coef: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """How an update goes through its batch.
-
-    Attributes:
-        rows_per_step: responses of one optimizer step, over all processes.
-        max_rows, max_tokens: bounds on a single forward and backward pass.
-        critic_only: leave the policy as it is (critic warm-up).
-        early_stop_kl, ratio_threshold, max_grad_norm: limits; None switches one off.
-    """
-
-    epochs: int
-    rows_per_step: int
-    critic_epochs: int = 1
-    max_rows: int | None = None
-    max_tokens: int | None = None
-    critic_only: bool = False
-    early_stop_kl: float | None = None
-    ratio_threshold: float | None = None
-    max_grad_norm: float | None = None
-
-
 @stage(UPDATE)
 def update(
     models: ActorCritic,
@@ -67,22 +47,24 @@ def update(
     *,
     seed: int,
     runtime: Runtime,
+    faults: StepFaults,
     fresh: Fresh | None = None,
 ) -> UpdateStats:
     """Several epochs of minibatches, each in a fresh order, until they are done or the policy has moved far enough.
 
-    `fresh` is a pass over the rows of the first minibatch by the policy as it is now, which then is not repeated.
+    No optimizer steps where loss or gradient are not finite on any process; `faults` says what is done then. `fresh`
+    is a pass over the rows of the first minibatch by the policy as it is now, which then is not repeated.
     """
-    job = _Update(models, optimizer, experience, losses, passes, runtime, fresh)
+    job = _Update(models, optimizer, experience, losses, passes, runtime, faults, fresh)
     offset, total = runtime.offset(len(experience.rewards))
-    orders = _orders(total, seed)
+    orders = orders_of_rows(total, seed)
     stopped = False
     with models.training():
-        for _ in range(passes.epochs):
+        for _ in range(0 if faults.skips_all else passes.epochs):
             for epoch in range(passes.critic_epochs):
                 order = next(orders)
                 for start in range(0, total, passes.rows_per_step):
-                    rows = _local(order[start : start + passes.rows_per_step], offset, len(experience.rewards))
+                    rows = local_rows(order[start : start + passes.rows_per_step], offset, len(experience.rewards))
                     if epoch > 0 or passes.critic_only:
                         job.critic_minibatch(rows)
                     elif not job.minibatch(rows):
@@ -91,29 +73,6 @@ def update(
                 if stopped:
                     return job.stats(early_stopped=True)
     return job.stats(early_stopped=False)
-
-
-def first_minibatch(totals: Sequence[int], passes: Passes, *, seed: int, runtime: Runtime) -> list[int]:
-    """The rows that `update` begins with, where they fit into a single pass of the policy; else none.
-
-    `totals` are the tokens of each row of this process.
-    """
-    offset, total = runtime.offset(len(totals))
-    rows = _local(next(_orders(total, seed))[: passes.rows_per_step], offset, len(totals))
-    cut = microbatches([totals[i] for i in rows], max_rows=passes.max_rows, max_tokens=passes.max_tokens)
-    return rows if len(cut) == 1 and not passes.critic_only else []
-
-
-def _orders(total: int, seed: int) -> Iterator[list[int]]:
-    """The order of the rows of all processes in one epoch after another."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.randperm(total, generator=generator).tolist()
-
-
-def _local(rows: Sequence[int], offset: int, count: int) -> list[int]:
-    """Which of some rows of all processes are this process's, numbered from its first."""
-    return [i - offset for i in rows if offset <= i < offset + count]
 
 
 class _Tokens(NamedTuple):
@@ -150,10 +109,11 @@ class _Update:
         losses: Losses,
         passes: Passes,
         runtime: Runtime,
+        faults: StepFaults,
         fresh: Fresh | None,
     ) -> None:
         self.models, self.optimizer, self.experience = models, optimizer, experience
-        self.losses, self.passes, self.runtime, self.fresh = losses, passes, runtime, fresh
+        self.losses, self.passes, self.runtime, self.faults, self.fresh = losses, passes, runtime, faults, fresh
         self.policy_parameters = models.policy_parameters()
         self.critic_parameters = models.critic_parameters()
         self.sums: dict[str, float] = defaultdict(float)
@@ -161,45 +121,93 @@ class _Update:
         self.ratios: list[float] = []
         self.optimizer_steps = 0
         self.skipped = 0
+        self.begun = 0
 
     # ------------------------------------------------------------------------------------- minibatches
     def minibatch(self, rows: list[int]) -> bool:
         """Gradients of policy and critic on `rows`, then an optimizer step. False: the policy has moved too far."""
-        tokens = self._count(rows)
+        self.begun += 1
+        return self._minibatch(rows)
+
+    def _minibatch(self, rows: list[int]) -> bool:
+        rows, tokens = self._counted(rows)
         if tokens == 0:
             self.skipped += 1
             return True
-        sums: dict[str, Tensor] = {}
-        for part in self._cut(rows):
-            self._policy_backward(part, tokens, sums)
-            if not self.models.shares_trunk:
-                self._critic_backward(part, tokens, sums)
-        means = self._means(sums, tokens)
+        means = self._backward(rows, tokens, policy=True)
+        if not self.faults.agreed_finite(means.values()):
+            return self._repeated_without_faults(Fault("the loss", rows, self.begun, means), self._minibatch)
         self.first = self.first or means
         if self.passes.early_stop_kl is not None and means["kl_k3"] > self.passes.early_stop_kl:
             self.optimizer.zero_grad(set_to_none=True)
             return False
-        self._record(means)
         if self.passes.ratio_threshold is not None and means["ratio"] > self.passes.ratio_threshold:
             self.optimizer.zero_grad(set_to_none=True)
             self.skipped += 1
         else:
-            self._step([*self.policy_parameters, *self.critic_parameters])
+            norms = self._clip([*self.policy_parameters, *self.critic_parameters])
+            if not self.faults.agreed_finite(norms.values()):
+                fault = Fault("the gradient", rows, self.begun, means | norms)
+                return self._repeated_without_faults(fault, self._minibatch)
+            self._step(norms)
+        self._record(means)
         return True
 
     def critic_minibatch(self, rows: list[int]) -> None:
         """Gradients of the critic alone on `rows`, then an optimizer step that leaves the policy where it is."""
-        tokens = self._count(rows)
+        self.begun += 1
+        self._critic_minibatch(rows)
+
+    def _critic_minibatch(self, rows: list[int]) -> bool:
+        rows, tokens = self._counted(rows)
         if tokens == 0:
             self.skipped += 1
-            return
-        sums: dict[str, Tensor] = {}
-        for part in self._cut(rows):
-            self._critic_backward(part, tokens, sums)
-        means = self._means(sums, tokens)
+            return True
+        means = self._backward(rows, tokens, policy=False)
+        norms = self._clip(self.critic_parameters)
+        if not self.faults.agreed_finite([*means.values(), *norms.values()]):
+            fault = Fault("the critic's loss or gradient", rows, self.begun, means | norms)
+            return self._repeated_without_faults(fault, self._critic_minibatch)
         if self.passes.critic_only:
             self._record(means)
-        self._step(self.critic_parameters)
+        self._step(norms)
+        return True
+
+    # ------------------------------------------------------------------------------------- faults
+    def _repeated_without_faults(self, fault: Fault, again: Callable[[list[int]], bool]) -> bool:
+        """The minibatch once more without the rows to blame, or not at all; nothing of it is left in the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.faults.drops_rows and self.faults.drop_blamed(fault, self._to_blame(list(fault.rows))):
+            return again(list(fault.rows))
+        self.faults.skip(fault)
+        return True
+
+    def _to_blame(self, rows: list[int]) -> list[int]:
+        """Those of this process's rows that give a loss or gradient that is not finite when they are alone."""
+        return [row for row in rows if not self._finite_alone(row)]
+
+    def _finite_alone(self, row: int) -> bool:
+        sums: dict[str, Tensor] = {}
+        for part in self._cut([row]):
+            if not self.passes.critic_only:
+                self._policy_backward(part, 1.0, sums)
+            if not self.models.shares_trunk or self.passes.critic_only:
+                self._critic_backward(part, 1.0, sums)
+        gradients = [p.grad for p in (*self.policy_parameters, *self.critic_parameters) if p.grad is not None]
+        norms = torch.stack([*(x.double() for x in sums.values()), *(g.double().norm() for g in gradients)])
+        self.optimizer.zero_grad(set_to_none=True)
+        return bool(norms.isfinite().all())
+
+    # ------------------------------------------------------------------------------------- gradients
+    def _backward(self, rows: list[int], tokens: float, *, policy: bool) -> dict[str, float]:
+        """Adds up the gradients of a minibatch over its passes; means of what was seen, over all processes."""
+        sums: dict[str, Tensor] = {}
+        for part in self._cut(rows):
+            if policy:
+                self._policy_backward(part, tokens, sums)
+            if not policy or not self.models.shares_trunk:
+                self._critic_backward(part, tokens, sums)
+        return self._means(sums, tokens)
 
     def _policy_backward(self, part: _Part, tokens: float, sums: dict[str, Tensor]) -> None:
         """Adds the gradient of the policy's loss, and of the critic's where one pass gives both.
@@ -250,9 +258,10 @@ class _Update:
         return loss
 
     # ------------------------------------------------------------------------------------- helpers
-    def _count(self, rows: list[int]) -> float:
-        """Counted tokens of the whole minibatch, over all its passes and all processes: the one denominator."""
-        return float(self.runtime.all_sum(self.experience.rollout.response_mask[rows].sum().float()))
+    def _counted(self, rows: list[int]) -> tuple[list[int], float]:
+        """The rows to learn from, and the one denominator: their counted tokens, over all passes and processes."""
+        rows = [row for row in rows if row not in self.faults.left_out]
+        return rows, float(self.runtime.all_sum(self.experience.rollout.response_mask[rows].sum().float()))
 
     def _cut(self, rows: list[int]) -> Iterator[_Part]:
         fresh, self.fresh = self.fresh, None
@@ -295,20 +304,29 @@ class _Update:
         for name, mean in means.items():
             self.sums[name] += mean
 
-    def _step(self, parameters: list[nn.Parameter]) -> None:
-        """Clips and steps. A critic with a trunk of its own has a gradient norm of its own."""
+    def _clip(self, parameters: list[nn.Parameter]) -> dict[str, float]:
+        """Adds up gradients over all processes and clips them; their norms before.
+
+        A critic with a trunk of its own has a gradient norm of its own.
+        """
         self.runtime.sum_gradients(parameters)
         limit = math.inf if self.passes.max_grad_norm is None else self.passes.max_grad_norm
         own = set() if self.models.shares_trunk else {id(p) for p in self.critic_parameters}
-        norm = nn.utils.clip_grad_norm_([p for p in parameters if id(p) not in own], limit)
-        if own:
-            nn.utils.clip_grad_norm_([p for p in parameters if id(p) in own], limit)
-        if len(own) < len(parameters):  # not a step of a separate critic alone
-            self.sums["grad_norm"] += float(norm)
+        norms = {}
+        for name, part in (("grad_norm", [p for p in parameters if id(p) not in own]),
+                           ("critic_grad_norm", [p for p in parameters if id(p) in own])):  # fmt: skip
+            if part:
+                norms[name] = nn.utils.clip_grad_norm_(part, limit)
+        return dict(zip(norms, torch.stack([norm.float() for norm in norms.values()]).tolist(), strict=True))
+
+    def _step(self, norms: dict[str, float]) -> None:
+        if "grad_norm" in norms:  # not a step of a separate critic alone
+            self.sums["grad_norm"] += norms["grad_norm"]
             self.sums["norms"] += 1
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_steps += 1
+        self.faults.good_update()
 
     def stats(self, *, early_stopped: bool) -> UpdateStats:
         """Means over the minibatches that counted; an update stopped at once reports its first minibatch."""

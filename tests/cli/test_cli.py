@@ -16,6 +16,7 @@ from fake_service import Service, free_port, honest, score_of
 
 from surefoot import cli, running
 from surefoot.config import PPOConfig
+from surefoot.peers import AbandonedError
 from surefoot.settings import load_settings
 
 
@@ -222,16 +223,20 @@ class Run(FakeTrainer):
         self.total_steps = 2
 
     def train(self):
-        evaluations = [evaluation(0, 0.1), evaluation(2, 0.9)]
+        evaluations, reason = [evaluation(0, 0.1), evaluation(2, 0.9)], "finished: all 2 steps are done"
         for callback in self.callbacks:
             callback.on_start(self)
-        for step in (1, 2):
-            self.progress.steps = step
-            asked = [callback.on_step(self, stats(step), samples(step, 0.5)) for callback in self.callbacks]
-            if any(asked):
-                break
-            self.trouble()
-        ended = result(*evaluations, steps=self.steps_done, folder=Path(self.config.output_dir))
+        try:
+            for step in (1, 2):
+                with self.stop.may_be_left():
+                    if step > 1:
+                        self.trouble()
+                self.progress.steps = step
+                for callback in self.callbacks:
+                    callback.on_step(self, stats(step), samples(step, 0.5))
+        except AbandonedError as asked:
+            reason = f"stopped: {asked}"
+        ended = result(*evaluations, steps=self.steps_done, folder=Path(self.config.output_dir), reason=reason)
         for callback in self.callbacks:
             callback.on_end(self, ended)
         return ended
@@ -332,22 +337,27 @@ def test_what_is_logged_is_told_once_and_on_one_line(capsys, fake_run):
     assert logging.getLogger("surefoot").handlers == []
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(capsys, fake_run):
-    fake_run(lambda: os.kill(os.getpid(), signal.SIGINT))
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize(("number", "name", "exit_code"), [
+    (signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143),
+])  # fmt: skip
+def test_a_signal_leaves_what_may_be_left_saves_and_says_how_to_go_on(capsys, fake_run, number, name, exit_code):
+    fake_run(lambda: os.kill(os.getpid(), number))
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     code, out, err = run(capsys, "ppo", "--output-dir", "runs/x")
-    assert code == 130
-    assert "stopping after this step, then saving; press Ctrl-C again to stop at once" in err
-    assert "go on with: surefoot ppo --resume runs/x" in err
-    assert "step 2/2" in out
-    assert "The run ended after 2 steps: Ctrl-C" in out
-    assert signal.getsignal(signal.SIGINT) is before
+    assert code == exit_code
+    assert f"{name}: saving and stopping; press Ctrl-C to stop at once" in err
+    assert "stopped and saved after step 1; go on with the same command, or with: surefoot ppo --resume runs/x" in err
+    assert "step 2/2" not in out
+    assert f"The run ended after 1 steps: stopped: {name}" in out
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once(capsys, fake_run, tmp_path):
     def twice():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     fake_run(twice)
     code, out, err = run(capsys, "ppo", "--output-dir", "runs/x")

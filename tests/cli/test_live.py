@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from surefoot.live import ROWS, LiveView, closing, duration, short
+from surefoot.tracking import RunFolder
 
 
 def console(terminal=False, width=100, **how):
@@ -33,6 +34,21 @@ def drive(view, steps=2):
         view.on_evaluation(trainer, evaluation(steps, 0.6))
         view.on_end(trainer, result())
     return view
+
+
+def test_a_run_that_goes_on_shows_the_first_numbers_it_ever_had(tmp_path):
+    """As the run does that was not stopped: the table's columns "now" and "first"."""
+    to, trainer = console(terminal=True), FakeTrainer()
+    trainer.folder = RunFolder(tmp_path)
+    trainer.progress.steps, trainer.progress.evaluations = 2, [evaluation(0, 0.125), evaluation(2, 0.25)]
+    for step in (1, 2):
+        trainer.folder.log_step(stats(step, objective__scores=0.375 * step), [], with_samples=False)
+    with LiveView(to) as view:
+        view.on_start(trainer)
+        rows = {line[:16].strip(): line[16:].split()[:2] for line in shown(console(), view.render()).splitlines()}
+    assert rows["score"] == ["0.750", "0.375"]
+    assert rows["evaluation score"] == ["0.250", "0.125"]
+    assert view.now["step"] == 2
 
 
 def test_without_a_terminal_a_step_is_one_line_of_about_110_characters():

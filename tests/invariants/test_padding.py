@@ -8,6 +8,7 @@ import torch
 from golden import close
 from steps import Batch, assert_same_weights, both_families, largest_change, make_trainer, plain_logprobs, weights
 
+from surefoot.faults import FaultRule, StepFaults
 from surefoot.runtime import Runtime
 from surefoot.types import Experience
 from surefoot.update import Losses, Passes, update
@@ -62,6 +63,7 @@ def updated(make_model, change):
     stats = update(
         trainer.models, trainer.optimizer, change(trainer.last_experience), Losses(entropy_coef=0.01, kl_coef=0.1),
         Passes(epochs=2, rows_per_step=8, max_rows=8), seed=0, runtime=Runtime(),
+        faults=StepFaults(FaultRule(), 1, Runtime()),
     )  # fmt: skip
     return start, weights(trainer), stats
 

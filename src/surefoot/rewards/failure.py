@@ -38,6 +38,10 @@ class RewardUnavailableError(RewardError):
     """A reward service gave no scores, and waiting longer was not allowed. The same batch may be asked for later."""
 
 
+class NotFiniteError(ValueError):
+    """A score is a number, but none that float32 holds."""
+
+
 def shown(text: str, limit: int = 240) -> str:
     """`text` in quotes, its middle left out when it is long, everything unprintable escaped."""
     if len(text) > limit:
@@ -50,7 +54,8 @@ def number(value: Any) -> float | None:
     """`value` as a float: a number, a bool, or a tensor or array of one element; None stays None.
 
     Raises:
-        ValueError: anything else, NaN, infinity, and what float32 cannot hold; the message is half a sentence.
+        NotFiniteError: NaN, infinity, and what float32 cannot hold; the message is half a sentence.
+        ValueError: anything else.
     """
     if value is None:
         return None
@@ -62,18 +67,26 @@ def number(value: Any) -> float | None:
     try:
         result = float(raw)
     except OverflowError as error:
-        raise ValueError("returned a whole number too large for a float") from error
+        raise NotFiniteError("returned a whole number too large for a float") from error
     if not math.isfinite(result):
-        raise ValueError(f"returned {result}, which is not a finite number")
+        raise NotFiniteError(f"returned {result}, which is not a finite number")
     if abs(result) > LARGEST:
-        raise ValueError(f"returned {result:g}, which float32 cannot hold: scale the reward down")
+        raise NotFiniteError(f"returned {result:g}, which float32 cannot hold: scale the reward down")
     return result
 
 
 def check_scores(
-    name: str, values: Any, prompts: Sequence[Prompt], completions: Sequence[str], read: Callable[[Any], Any] = number
+    name: str,
+    values: Any,
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    read: Callable[[Any], Any] = number,
+    *,
+    finite: bool = True,
 ) -> list[float | None]:
     """One float or None for each answer out of whatever came back for the batch.
+
+    Where scores need not be `finite`, one that is not becomes NaN, and whoever trains leaves the answer out.
 
     Raises:
         RewardError: not a list, the wrong count, or a value that is no finite number.
@@ -90,7 +103,9 @@ def check_scores(
         try:
             scores.append(read(value))
         except ValueError as error:
-            raise RewardError(name, str(error), prompt, completion) from error
+            if finite or not isinstance(error, NotFiniteError):
+                raise RewardError(name, str(error), prompt, completion) from error
+            scores.append(math.nan)
     return scores
 
 

@@ -28,6 +28,7 @@ class FunctionReward:
     Attributes:
         name: what it is logged under.
         convention: name of the convention that was recognised.
+        must_be_finite: whether NaN and infinity are errors; else they come out as NaN.
         trainer_state: what functions with such a parameter are handed; whoever trains sets its `global_step`.
     """
 
@@ -43,6 +44,7 @@ class FunctionReward:
         self.name = name or own_name or _name_of(function)
         self.special_tokens = tuple(token for token in special_tokens if token)
         self.trainer_state = SimpleNamespace(global_step=0)
+        self.must_be_finite = True
         self._signature = Signature.of(function)
         self._convention = recognise(self._signature, self.name)
         # ms-swift's reward objects get plain text even for conversations; TRL's functions get messages
@@ -64,7 +66,9 @@ class FunctionReward:
             values: Any = self._each(prompts, completions, extras)
         else:
             values = self._all(prompts, completions, extras)
-        scores = check_scores(self.name, values, prompts, completions, lambda v: _score(v, extras))
+        scores = check_scores(
+            self.name, values, prompts, completions, lambda v: _score(v, extras), finite=self.must_be_finite
+        )
         return RewardOutput(scores, extras.means())
 
     # ------------------------------------------------------------------------------------------ calling

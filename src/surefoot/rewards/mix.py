@@ -57,6 +57,7 @@ class RewardMix:
             raise ValueError(f"weights={tuple(weights)} must be finite numbers")
         self.rewards: Mapping[str, Reward] = dict(zip(_unique([r.name for r in rewards]), rewards, strict=True))
         self.weights = tuple(map(float, weights)) or (1.0,) * len(rewards)
+        self._finite = True
 
     @stage(REWARD)
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> MixedScores:
@@ -77,10 +78,18 @@ class RewardMix:
         for name, output in outputs.items():
             if not isinstance(output, RewardOutput):
                 raise RewardError(name, f"returned {type(output).__name__} where a RewardOutput is needed")
-            parts[name] = check_scores(name, output.scores, prompts, completions)
+            parts[name] = check_scores(name, output.scores, prompts, completions, finite=self._finite)
             metrics |= _spread(f"rewards/{name}", parts[name])
             metrics |= {f"rewards/{name}/{key}": float(value) for key, value in output.metrics.items()}
-        return MixedScores(self._sums(parts, prompts, completions), parts, metrics)
+        known = {name: [_none_if_not_finite(score) for score in scores] for name, scores in parts.items()}
+        return MixedScores(self._sums(parts, prompts, completions), known, metrics)
+
+    def leave_out_what_is_not_finite(self) -> None:
+        """From now on NaN, infinity and answers without any score are no errors: such an answer's score is NaN."""
+        self._finite = False
+        for reward in self.rewards.values():
+            if hasattr(reward, "must_be_finite"):
+                reward.must_be_finite = False
 
     def set_step(self, step: int) -> None:
         """Tells functions that ask for `trainer_state` how many steps were made."""
@@ -94,6 +103,9 @@ class RewardMix:
         names, sums = ", ".join(parts), []
         for row, prompt, completion in zip(zip(*parts.values(), strict=True), prompts, completions, strict=True):
             given = [w * score for w, score in zip(self.weights, row, strict=True) if score is not None]
+            if not self._finite and (not given or not abs(sum(given)) <= LARGEST):
+                sums.append(math.nan)
+                continue
             if not given:
                 raise RewardError(
                     names, "returned None, and no reward has a score for this answer", prompt, completion
@@ -181,8 +193,12 @@ def _unique(names: Sequence[str]) -> list[str]:
     return found
 
 
+def _none_if_not_finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
+
+
 def _spread(prefix: str, scores: Sequence[float | None]) -> dict[str, float]:
-    given = [score for score in scores if score is not None]
+    given = [score for score in scores if score is not None and math.isfinite(score)]
     found = {} if len(given) == len(scores) else {f"{prefix}/none_rate": 1 - len(given) / len(scores)}
     if given:
         found |= {f"{prefix}/mean": statistics.fmean(given), f"{prefix}/std": statistics.pstdev(given)}

@@ -61,6 +61,7 @@ class ModelReward:
         self.max_tokens_per_batch = max_tokens_per_batch
         self.max_length = _limit(self.model, self.tokenizer) if max_length is None else max_length
         self.special_tokens = tuple(token for token in special_tokens if token)
+        self.must_be_finite = True
         self._said: set[str] = set()
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> RewardOutput:
@@ -88,7 +89,8 @@ class ModelReward:
                 "their prompts; rewards/<name>/truncated_rate counts them"
             )
         values = self._scores(rows)
-        return RewardOutput(check_scores(self.name, values, prompts, completions), {"truncated_rate": cut / len(rows)})
+        scores = check_scores(self.name, values, prompts, completions, finite=self.must_be_finite)
+        return RewardOutput(scores, {"truncated_rate": cut / len(rows)})
 
     # ------------------------------------------------------------------------------------------ text
     def render(self, prompt: Prompt, completion: str) -> str:
