@@ -92,7 +92,7 @@ class ActorCritic:
         if gradient_checkpointing:
             for module in [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]:
                 disable_dropout(module)
-                _recompute_activations(module, self.arithmetic)
+                recompute_activations(module, self.arithmetic)
         self._checkpointing = gradient_checkpointing
         self._policy_trunk, self._policy_head = Trunk(trunk_of(policy)), Head(policy)
         self._ref_trunk, self._ref_head = self._policy_trunk, self._policy_head
@@ -211,7 +211,7 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def _recompute_activations(model: Any, arithmetic: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
+def recompute_activations(model: Any, arithmetic: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
     """Switches gradient checkpointing on, under whichever name this version of transformers has for it."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": lambda: (contextlib.nullcontext(), arithmetic())})

@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ from surefoot.setup import (
     load_everything,
     losses_of,
     make_optimizer,
+    offload_of,
     passes_of,
     sampling_of,
     shape_scores,
-    tokens_that_fit,
     use_bfloat16,
 )
 from surefoot.snapshot import generator_states, pack, restore_generators, unpack
@@ -76,6 +77,10 @@ class PPOTrainer:
     Raises:
         ValueError: models, tokenizer and options that do not fit together.
     """
+
+    last_experience: Experience | None = None
+    last_evaluation: Evaluation | None = None
+    _auto_tokens: int | None = None
 
     def __init__(
         self,
@@ -125,6 +130,7 @@ class PPOTrainer:
         if reward is not None:
             special = tokenizer.all_special_tokens
             self.reward = make_reward(reward, config.reward_weights, special_tokens=special)
+        self._frozen = offload_of(config, self.models, self.reward)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
@@ -139,8 +145,6 @@ class PPOTrainer:
             self.total_steps, config.kl_ceiling, config.target_reward, config.target_reward_evals, config.patience
         )
         self.steps_done = self.episodes_done = self._position = self._generate_calls = 0
-        self.last_experience: Experience | None = None
-        self.last_evaluation: Evaluation | None = None
         self._generate_seconds = 0.0
         self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
         parameters = sum(p.numel() for p in self.policy.parameters())
@@ -223,7 +227,7 @@ class PPOTrainer:
         check_context(ids, [len(a.ids) for a in answers], self.context)
         raw = scores_of(scores, answers).to(self.models.device)
 
-        passes = passes_of(c, self._max_tokens(), critic_only=self.steps_done < c.critic_warmup_steps)
+        passes = passes_of(c, self.tokens_of_a_pass(), critic_only=self.steps_done < c.critic_warmup_steps)
         seed = derive_seed(c.seed, "order", self.steps_done)
         totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
         first = first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
@@ -299,7 +303,8 @@ class PPOTrainer:
             repeated = [p for p in prompts for _ in range(c.num_generations)]
             began = time.perf_counter()
             reward.set_step(self.steps_done)
-            scored = reward(repeated, responses)
+            with self._asking():
+                scored = reward(repeated, responses)
             seconds = time.perf_counter() - began
             stats = self.step(repeated, responses, scored.scores)
             stats = StepStats({**stats, **reward_statistics(scored.parts, scored.metrics), "time/score": seconds})
@@ -327,7 +332,8 @@ class PPOTrainer:
         mine = self.runtime.share(self.eval_prompts)
         seeds = [derive_seed(self.config.seed, "evaluate", p.index) for p in mine]
         answers = self.engine.generate([p.token_ids for p in mine], seeds, sampling_of(self.config, {}))
-        scored = self.reward(mine, answers)
+        with self._asking():
+            scored = self.reward(mine, answers)
         responses = [
             Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
         ]
@@ -373,13 +379,31 @@ class PPOTrainer:
         self, ids: Sequence[Sequence[int]], responses: Sequence[Response], keep: Sequence[int] = ()
     ) -> tuple[Rollout, Fresh | None]:
         c = self.config
-        return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
+        with self._asking():
+            return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
 
-    def _max_tokens(self) -> int | None:
-        limit = self.config.max_tokens_per_microbatch
-        if limit == "auto":
-            return tokens_that_fit(self.policy.config, free_memory_bytes(self.models.device))
-        return limit
+    def _asking(self) -> AbstractContextManager[None]:
+        """The context in which frozen models are there to be asked."""
+        return nullcontext() if self._frozen is None else self._frozen.present()
+
+    def tokens_of_a_pass(self) -> int | None:
+        """The bound on a forward and backward pass. "auto" is made out once a run; checkpoints hold what it was."""
+        limit, c, device = self.config.max_tokens_per_microbatch, self.config, self.models.device
+        if limit != "auto":
+            return limit
+        if self._auto_tokens is None:
+            from surefoot.needs import tokens_for_models  # it loads much of PyTorch that nothing else needs
+
+            found = tokens_for_models(
+                c,
+                self.models,
+                [len(p.token_ids) for p in self.prompts],
+                free_memory_bytes(device) // (self.runtime.world_size if device.type == "cpu" else 1),
+                bfloat16=use_bfloat16(c.precision, device),
+                processes=self.runtime.world_size,
+            )
+            self._auto_tokens = -self.runtime.all_max(-found)
+        return self._auto_tokens
 
     def _prices(self) -> Prices:
         """Sets this step's learning rates and says what is in force."""
@@ -431,4 +455,4 @@ class PPOTrainer:
         return asked or self.stop_rules.after_evaluation(self.last_evaluation.score)
 
 
-_COUNTERS = ("steps_done", "episodes_done", "_position", "_generate_calls")
+_COUNTERS = ("steps_done", "episodes_done", "_position", "_generate_calls", "_auto_tokens")
