@@ -28,7 +28,7 @@ def steps(made, count):
 def test_it_moves_the_weights_nearly_as_adam_does():
     pytest.importorskip("bitsandbytes")
     start = [p.detach().clone() for p in tiny_llama().parameters()]
-    plain, small = steps(trainer(), 3), steps(trainer(adam_8bit=True), 3)
+    plain, small = steps(trainer(), 3), steps(trainer(eight_bit_adam=True), 3)
     moved, apart = (torch.cat([(a - b).flatten() for a, b in zip(x, y, strict=False)]).norm()
                     for x, y in ((plain, start), (plain, small)))  # fmt: skip
     assert 0 < apart < 0.2 * moved
@@ -36,7 +36,7 @@ def test_it_moves_the_weights_nearly_as_adam_does():
 
 def test_saved_and_restored_it_goes_on_as_if_never_interrupted(tmp_path):
     pytest.importorskip("bitsandbytes")
-    first, second = trainer(adam_8bit=True), trainer(adam_8bit=True)
+    first, second = trainer(eight_bit_adam=True), trainer(eight_bit_adam=True)
     steps(first, 2)
     first.save(tmp_path / "step")
     second.restore(tmp_path / "step")
@@ -45,7 +45,7 @@ def test_saved_and_restored_it_goes_on_as_if_never_interrupted(tmp_path):
 
 def test_its_moments_take_what_the_reckoning_says():
     pytest.importorskip("bitsandbytes")
-    made = trainer(adam_8bit=True)
+    made = trainer(eight_bit_adam=True)
     steps(made, 1)
     parameters = [p for group in made.optimizer.param_groups for p in group["params"]]
     names = ("state1", "state2", "absmax1", "absmax2")
@@ -55,11 +55,11 @@ def test_its_moments_take_what_the_reckoning_says():
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ValueError, match=r"adam_8bit needs bitsandbytes.*surefoot\[8bit\]"):
+    with pytest.raises(ValueError, match=r"eight_bit_adam needs bitsandbytes.*surefoot\[8bit\]"):
         eight_bit_adam([])
 
 
 def test_a_given_optimizer_and_the_option_contradict_each_other():
     with pytest.raises(ValueError, match="an optimizer was given"):
-        PPOTrainer(PPOConfig(**OPTIONS, adam_8bit=True), tiny_llama(), None, tiny_tokenizer(),
+        PPOTrainer(PPOConfig(**OPTIONS, eight_bit_adam=True), tiny_llama(), None, tiny_tokenizer(),
                    optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))  # fmt: skip

@@ -79,7 +79,7 @@ ACTS = {
     "critic_learning_rate": ({}, 5e-3),
     "lr_schedule": ({}, "linear"),
     "warmup_steps": ({}, 2),
-    "adam_8bit": ({}, True),
+    "eight_bit_adam": ({}, True),
     "max_grad_norm": ({}, 0.01),
     "total_episodes": ({}, 8),
     "steps": ({}, 1),
@@ -200,7 +200,7 @@ def test_two_runs_with_the_same_options_leave_the_same_behind(world, runs, tmp_p
 
 @pytest.mark.parametrize("option", ACTS)
 def test_the_option_acts(runs, option):
-    if option == "adam_8bit":
+    if option == "eight_bit_adam":
         pytest.importorskip("bitsandbytes")
     both, value = ACTS[option]
     assert not same(runs(both), runs(both | {option: value}))

@@ -188,7 +188,7 @@ class PPOConfig:
     """Course of both learning rates over the run; linear and cosine end at 0."""
     warmup_steps: int = 0
     """Steps over which the learning rates rise linearly from 0."""
-    adam_8bit: bool = False
+    eight_bit_adam: bool = False
     """Adam's moments in 8 bits: a quarter of their memory, other roundings. Needs the extra 8bit (bitsandbytes)."""
     max_grad_norm: float | None = 1.0
     """Gradients are scaled to this norm at every optimizer step. None: not clipped."""

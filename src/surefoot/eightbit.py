@@ -50,7 +50,7 @@ def _bitsandbytes() -> Any:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:
         raise ValueError(
-            f"adam_8bit needs bitsandbytes, which is not here ({error}): pip install 'surefoot[8bit]', or leave it out"
+            f"eight_bit_adam needs bitsandbytes, which is not here ({error}): pip install 'surefoot[8bit]'"
         ) from error
     finally:
         logger.setLevel(level)

@@ -174,7 +174,7 @@ def _trained(name: str, skeleton: Skeleton, passes: Pass, c: PPOConfig) -> Model
         name,
         weights=FLOAT32 * skeleton.parameters,
         gradients=FLOAT32 * sum(trained),
-        moments=moments_of(trained, eight_bits=c.adam_8bit),
+        moments=moments_of(trained, eight_bits=c.eight_bit_adam),
         pass_=passes,
         width=FLOAT32 * hidden_size_of(base_of(skeleton.model)),
     )
@@ -192,7 +192,7 @@ def _critic(c: PPOConfig, shapes: Shapes, policy: Skeleton, like: Model, bfloat1
         f"critic ({c.critic})",
         weights=FLOAT32 * sum(trained),
         gradients=FLOAT32 * sum(trained),
-        moments=moments_of(trained, eight_bits=c.adam_8bit),
+        moments=moments_of(trained, eight_bits=c.eight_bit_adam),
         pass_=like.pass_ if c.critic == "adapter" else Pass(),
         width=like.width if c.critic == "adapter" else 0,
     )

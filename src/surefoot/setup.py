@@ -88,12 +88,12 @@ def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.o
             head_rate = max(c.learning_rate, min(100 * c.learning_rate, 1e-3))
             critic_rate = head_rate if models.shares_trunk else c.learning_rate
         groups = [{"params": policy, "lr": c.learning_rate}, {"params": critic, "lr": critic_rate}]
-        if c.adam_8bit:
+        if c.eight_bit_adam:
             return eight_bit_adam(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0)
         return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
-    if c.adam_8bit:
+    if c.eight_bit_adam:
         raise ValueError(
-            "adam_8bit says how the optimizer is made, and an optimizer was given: leave one of the two out"
+            "eight_bit_adam says how the optimizer is made, and an optimizer was given: leave one of the two out"
         )
     if not isinstance(optimizer, torch.optim.Optimizer):
         made: torch.optim.Optimizer = optimizer([*policy, *critic])

@@ -43,8 +43,8 @@ def _candidates(c: PPOConfig, bfloat16: bool) -> Iterator[dict[str, Any]]:
         steps.append({"gradient_checkpointing": True})
     if not c.offload_frozen:
         steps.append({"offload_frozen": True})
-    if not c.adam_8bit:
-        steps.append({"adam_8bit": True})
+    if not c.eight_bit_adam:
+        steps.append({"eight_bit_adam": True})
     if bfloat16 and c.precision == "float32":
         steps.append({"precision": "bfloat16"})
     if not c.lora_r and c.adapter_name is None:
