@@ -84,6 +84,7 @@ ACTS = {
     "critic_learning_rate": ({}, 5e-3),
     "lr_schedule": ({}, "linear"),
     "warmup_steps": ({}, 2),
+    "eight_bit_adam": ({}, True),
     "max_grad_norm": ({}, 0.01),
     "on_fault": ({"reward": ("{folder}/giant.py",), "on_fault": "skip"}, "drop_sample"),
     "max_skipped_updates": ({"reward": ("{folder}/giant.py",), "on_fault": "skip"}, 0),
@@ -98,7 +99,11 @@ ACTS = {
     "log_with": ({}, "tensorboard"),
     "seed": ({}, 8),
 }
-SAME_NUMBERS = {"max_tokens_per_microbatch", "gradient_checkpointing"}  # they may change time and memory only
+SAME_NUMBERS = {
+    "max_tokens_per_microbatch",
+    "gradient_checkpointing",
+    "offload_frozen",
+}  # they may change time and memory only
 ELSEWHERE = {"output_dir"}  # every run here has one; that None writes nothing is tested below
 
 
@@ -206,13 +211,20 @@ def test_two_runs_with_the_same_options_leave_the_same_behind(world, runs, tmp_p
 
 @pytest.mark.parametrize("option", ACTS)
 def test_the_option_acts(runs, option):
+    if option == "eight_bit_adam":
+        pytest.importorskip("bitsandbytes")
     both, value = ACTS[option]
     assert not same(runs(both), runs(both | {option: value}))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_tokens_per_microbatch": 90}, {"max_tokens_per_microbatch": "auto"}, {"gradient_checkpointing": True}],
+    [
+        {"max_tokens_per_microbatch": 90},
+        {"max_tokens_per_microbatch": "auto"},
+        {"gradient_checkpointing": True},
+        {"offload_frozen": True},
+    ],
 )
 def test_what_changes_time_and_memory_changes_no_number(runs, changes):
     plain, other = runs({}), runs(changes)

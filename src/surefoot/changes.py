@@ -15,6 +15,7 @@ from surefoot.redaction import hide_values
 MAY_CHANGE: Mapping[str, str] = {
     "gradient_checkpointing": "time and memory; numbers may differ in their last digits",
     "max_tokens_per_microbatch": "time and memory; numbers may differ in their last digits",
+    "offload_frozen": "time and memory",
     "total_episodes": "when the run ends",
     "steps": "when the run ends",
     "kl_ceiling": "when the run ends",
@@ -44,7 +45,7 @@ MAKES_ANOTHER_RUN = frozenset(
         "cliprange_value", "vf_coef", "entropy_coef", "ratio_threshold", "critic_warmup_steps",
         "critic_epochs", "gamma", "lam", "lam_critic", "lam_length_alpha", "bootstrap_truncated",
         "whiten_advantages", "learning_rate", "critic_learning_rate", "lr_schedule", "warmup_steps",
-        "max_grad_norm", "seed",
+        "max_grad_norm", "eight_bit_adam", "seed",
     }
 )  # fmt: skip
 """Options whose change alters what is computed from here on, or what was computed so far."""

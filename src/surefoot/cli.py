@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _hint(error: Exception, given: Sequence[str]) -> str:
     if "out of memory" in str(error).lower():
-        return "\nSmaller mini_batch_size, max_tokens_per_microbatch: auto or gradient_checkpointing: true need less."
+        return (
+            "\nSmaller mini_batch_size, max_tokens_per_microbatch: auto or gradient_checkpointing: true need less; "
+            "`surefoot plan` with the same options says what would fit."
+        )
     return "" if isinstance(error, UsageError) or "--debug" in given else "\nAdd --debug to see where it happened."
 
 
@@ -81,6 +84,7 @@ usage: surefoot COMMAND [options]
 PPO for RLHF in small, sure steps.
 
   ppo           train a language model with PPO
+  plan          say what a run would take of the memory, and whether it fits
   init          write a settings file to start from, with example prompts and a reward
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
@@ -171,6 +175,26 @@ def init(arguments: Sequence[str]) -> int:
         print(f"written  {file}")
     print(f"\nNext: surefoot ppo --config {path} --dry-run")
     return EXIT_OK
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """`surefoot plan`: what a run takes of the memory; 1 where it does not fit."""
+    parser = Parser("plan", "Says what a run would take of the memory; loads no weights.",
+                    "[FILE ...] [--config FILE ...] [--OPTION VALUE ...]", _PLAN_EXAMPLES)  # fmt: skip
+    parser.add_argument("file", nargs="*", default=[], metavar="FILE", help="settings files, as with --config")
+    parser.general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="the same")
+    add_options(parser)
+    given = parser.read(arguments)
+    with usage_errors():
+        from surefoot.plan.command import run_plan
+
+        return EXIT_OK if run_plan([*given.file, *given.config], options_of(given)) else EXIT_FAILED
+
+
+_PLAN_EXAMPLES = """
+surefoot plan run.yaml
+surefoot plan run.yaml --lora-r 16 --max-tokens-per-microbatch auto
+"""
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -276,6 +300,7 @@ def env(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "ppo": ppo,
+    "plan": plan,
     "init": init,
     "demo": demo,
     "reward-test": reward_test,

@@ -61,6 +61,8 @@ class PPOConfig:
     """Arithmetic of the passes; master weights stay float32. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third more time for much less memory."""
+    offload_frozen: bool = False
+    """Keep reference and reward models off the device while they are not asked: less memory, the same numbers."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template."""
 
@@ -140,7 +142,7 @@ class PPOConfig:
     gradient_accumulation_steps: int = 1
     """Minibatches whose gradients make one optimizer step."""
     max_tokens_per_microbatch: int | Literal["auto"] | None = None
-    """Tokens of one pass, padding included; "auto" derives it from free memory. Never changes the gradients."""
+    """Tokens of one pass, padding included; "auto": what memory has room for. Never changes the gradients."""
 
     # ------------------------------------------------------------------------------------------ PPO
     ppo_epochs: int = 4
@@ -187,6 +189,8 @@ class PPOConfig:
     """Course of both learning rates over the run; linear and cosine end at 0."""
     warmup_steps: int = 0
     """Steps over which the learning rates rise linearly from 0."""
+    eight_bit_adam: bool = False
+    """Adam's moments in 8 bits: a quarter of their memory, other roundings. Needs the extra 8bit (bitsandbytes)."""
     max_grad_norm: float | None = 1.0
     """Gradients are scaled to this norm at every optimizer step. None: not clipped."""
 

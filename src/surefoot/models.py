@@ -98,7 +98,7 @@ class ActorCritic:
         if gradient_checkpointing:
             for module in trained:
                 disable_dropout(module)
-                _recompute_activations(module, self.arithmetic)
+                recompute_activations(module, self.arithmetic)
         self._checkpointing = gradient_checkpointing
         self._policy_trunk, self._policy_head = Trunk(trunk_of(policy)), Head(policy)
         self._ref_trunk, self._ref_head = self._policy_trunk, self._policy_head
@@ -132,7 +132,7 @@ class ActorCritic:
     def states_per_piece(self) -> int:
         """How many states are read as logits at a time, so that these take a fixed amount of memory."""
         width: int = self.policy.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        return max(1, (LOGITS_BYTES_ON_GPU if self.device.type == "cuda" else LOGITS_BYTES) // (4 * width))
+        return states_per_piece(width, self.device)
 
     # ------------------------------------------------------------------------------------- passes
     def states(self, rows: Rows) -> Float[Tensor, "T H"]:
@@ -206,6 +206,11 @@ class ActorCritic:
             yield
 
 
+def states_per_piece(vocabulary: int, device: torch.device) -> int:
+    """How many states are read as logits at a time."""
+    return max(1, (LOGITS_BYTES_ON_GPU if device.type == "cuda" else LOGITS_BYTES) // (4 * vocabulary))
+
+
 # ---------------------------------------------------------------------------------------------- parts of models
 def disable_dropout(model: nn.Module) -> None:
     """Sets every dropout probability of a model to 0."""
@@ -217,7 +222,7 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def _recompute_activations(model: Any, arithmetic: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
+def recompute_activations(model: Any, arithmetic: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
     """Switches gradient checkpointing on, under whichever name this version of transformers has for it."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": lambda: (contextlib.nullcontext(), arithmetic())})

@@ -19,6 +19,11 @@ SCORING_TOKENS = 4096  # of one pass without a graph: enough for full speed, lit
 SCORING_TOKENS_ON_GPU = 16_384
 
 
+def scoring_tokens(device: torch.device) -> int:
+    """Tokens of one pass without a graph."""
+    return SCORING_TOKENS_ON_GPU if device.type == "cuda" else SCORING_TOKENS
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """One response in ids, as the boundary hands it over.
@@ -54,7 +59,7 @@ def collect(
     """
     device = models.device
     if max_tokens is None:
-        max_tokens = SCORING_TOKENS_ON_GPU if device.type == "cuda" else SCORING_TOKENS
+        max_tokens = scoring_tokens(device)
     query_ids, query_mask = _pad([list(q) for q in queries], device, left=True)
     response_ids, _ = _pad([list(r.ids) for r in responses], device)
     lengths = torch.tensor([len(r.ids) for r in responses], device=device)

@@ -211,6 +211,8 @@ def _introduction(trainer: Any, folder: Path) -> str:
         f"run       {trainer.total_steps} steps of {trainer.config.batch_size} answers, in {folder}"
         + (f"; goes on from step {trainer.steps_done}" if trainer.steps_done else ""),
     ]
+    if trainer.config.max_tokens_per_microbatch == "auto":
+        lines.append(f"passes    of up to {trainer.tokens_of_a_pass():,} tokens, from the memory there is (auto)")
     threads = departure(torch.get_num_threads())
     return "\n".join([*lines, *([f"threads   {threads}"] if threads else []), ""])
 

@@ -189,6 +189,12 @@ def free_memory_bytes(device: torch.device) -> int:
     return kib["MemAvailable"] * 1024
 
 
+def resident_bytes() -> int:
+    """Memory of the system that this process takes now."""
+    with open("/proc/self/statm") as numbers:
+        return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Highest memory use of this process so far, on its device."""
     return max(_earlier_peak_gib, peak_memory_since_restart_gib(device))

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from surefoot.config import PPOConfig
 from surefoot.controllers import KLController, ScoreScaler, make_kl_controller
+from surefoot.eightbit import eight_bit_adam
 from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
 from surefoot.minibatches import Passes
 from surefoot.models import ActorCritic
+from surefoot.offload import Offloaded, frozen_models
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
 from surefoot.rewards import RewardMix, make_reward
-from surefoot.runtime import Runtime, cpu_has_bfloat16, free_memory_bytes
+from surefoot.runtime import Runtime, cpu_has_bfloat16
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
 from surefoot.update import Losses
 
@@ -114,7 +116,13 @@ def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.o
             head_rate = max(c.learning_rate, min(100 * c.learning_rate, 1e-3))
             critic_rate = head_rate if models.shares_trunk else c.learning_rate
         groups = [{"params": policy, "lr": c.learning_rate}, {"params": critic, "lr": critic_rate}]
+        if c.eight_bit_adam:
+            return eight_bit_adam(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0)
         return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
+    if c.eight_bit_adam:
+        raise ValueError(
+            "eight_bit_adam says how the optimizer is made, and an optimizer was given: leave one of the two out"
+        )
     if not isinstance(optimizer, torch.optim.Optimizer):
         made: torch.optim.Optimizer = optimizer([*policy, *critic])
         return made
@@ -126,6 +134,14 @@ def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.o
         rate = {} if c.critic_learning_rate is None else {"lr": c.critic_learning_rate}
         optimizer.add_param_group({"params": missing, **rate})
     return optimizer
+
+
+def offload_of(c: PPOConfig, models: ActorCritic, reward: RewardMix | None) -> Offloaded | None:
+    """The frozen models that leave between stages, where that was asked for."""
+    if not c.offload_frozen:
+        return None
+    own = None if models.reference.model is models.policy else models.reference.model
+    return Offloaded(frozen_models(own, reward.rewards.values() if reward else ()))
 
 
 def kl_controller_of(c: PPOConfig, total_steps: int | None) -> KLController:
@@ -167,18 +183,6 @@ def sampling_of(c: PPOConfig, options: Mapping[str, Any]) -> Sampling:
             "leave top_k and top_p alone.", how.temperature, how.top_k, how.top_p, c.temperature
         )  # fmt: skip
     return how
-
-
-def tokens_that_fit(models: ActorCritic) -> int:
-    """Tokens of one forward and backward pass that take about half of the free memory, in float32.
-
-    A layer keeps about 20 activations of the hidden width for each token, and the output about 4 rows of the
-    vocabulary; at least 512 tokens are tried whatever the estimate says.
-    """
-    config: Any = models.policy.config
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    per_token = 4 * (20 * text.num_hidden_layers * text.hidden_size + 4 * text.vocab_size)
-    return max(512, min(65_536, free_memory_bytes(models.device) // 2 // int(per_token)))
 
 
 def shape_scores(

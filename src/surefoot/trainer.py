@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ from surefoot.setup import (
     load_parts,
     losses_of,
     make_optimizer,
+    offload_of,
     passes_of,
     reward_of,
     sampling_of,
     shape_scores,
-    tokens_that_fit,
     use_bfloat16,
 )
 from surefoot.snapshot import prompts_digest
@@ -126,6 +127,7 @@ class PPOTrainer:
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
         self.reward = None if reward is None else reward_of(config, reward, tokenizer)
+        self._frozen = offload_of(config, self.models, self.reward)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
@@ -233,7 +235,7 @@ class PPOTrainer:
         check_context(ids, [len(a.ids) for a in answers], self.context)
         raw = scores_of(scores, answers, finite=c.on_fault != "drop_sample").to(self.models.device)
 
-        passes = passes_of(c, self._max_tokens(), critic_only=self.steps_done < c.critic_warmup_steps)
+        passes = passes_of(c, self.tokens_of_a_pass(), critic_only=self.steps_done < c.critic_warmup_steps)
         seed = derive_seed(c.seed, "order", self.steps_done)
         totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
         first = first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
@@ -390,15 +392,22 @@ class PPOTrainer:
         self, ids: Sequence[Sequence[int]], responses: Sequence[Response], keep: Sequence[int] = ()
     ) -> tuple[Rollout, Fresh | None]:
         c = self.config
-        return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
+        with self.frozen_models():
+            return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
 
-    def _max_tokens(self) -> int | None:
-        """The limit of a pass; "auto" is settled once, for all processes, and stays with the run."""
+    def frozen_models(self) -> AbstractContextManager[None]:
+        """The context in which reference and reward models are there to be asked."""
+        return nullcontext() if self._frozen is None else self._frozen.present()
+
+    def tokens_of_a_pass(self) -> int | None:
+        """The bound on a forward and backward pass. "auto" is made out once, and stays with the run."""
         limit = self.config.max_tokens_per_microbatch
         if limit != "auto":
             return limit
         if self.progress.max_tokens is None:
-            self.progress.max_tokens = min(self.runtime.gather([tokens_that_fit(self.models)]))
+            from surefoot.needs import tokens_that_fit  # it loads much of PyTorch that nothing else needs
+
+            self.progress.max_tokens = tokens_that_fit(self.config, self.models, self.prompts, self.runtime)
         return self.progress.max_tokens
 
     def _prices(self) -> Prices:

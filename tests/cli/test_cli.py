@@ -73,10 +73,13 @@ def test_version(capsys):
     [
         (["pop"], "unknown command 'pop'; did you mean `surefoot ppo`?"),
         (["rewardtest"], "unknown command 'rewardtest'; did you mean `surefoot reward-test`?"),
-        (["xyzzy"], "unknown command 'xyzzy'; there are ppo, init, demo, reward-test, serve-reward, report, env"),
+        (
+            ["xyzzy"],
+            "unknown command 'xyzzy'; there are ppo, plan, init, demo, reward-test, serve-reward, report, env",
+        ),
         (
             ["--config", "run.yaml"],
-            "unknown command '--config'; there are ppo, init, demo, reward-test, serve-reward, report, env",
+            "unknown command '--config'; there are ppo, plan, init, demo, reward-test, serve-reward, report, env",
         ),
         (["ppo", "--seed", "x"], "--seed: seed='x' must be a whole number"),
         (["ppo", "--config", "no.yaml"], "no.yaml: no such file; `surefoot init no.yaml` writes one to start from"),
