@@ -4,7 +4,7 @@ import torch
 from steps import Batch, make_trainer
 from tiny import tiny_llama
 
-from surefoot import PPOConfig, trainer
+from surefoot import PPOConfig
 from surefoot.memory import Growth, Model, Need, Output, Pass, Sampler
 from surefoot.needs import tokens_of_a_pass, work_of
 
@@ -40,7 +40,7 @@ def test_the_longest_prompts_make_the_largest_pass():
 
 def test_auto_is_made_out_once_and_goes_with_the_checkpoint(tmp_path, monkeypatch):
     free = [10**10]
-    monkeypatch.setattr(trainer, "free_memory_bytes", lambda device: free[0])
+    monkeypatch.setattr(needs, "free_memory_bytes", lambda device: free[0])
     first = make_trainer(tiny_llama(), max_tokens_per_microbatch="auto")
     assert first.tokens_of_a_pass() == 4096
     batch = Batch()

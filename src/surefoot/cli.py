@@ -179,22 +179,11 @@ def init(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """`surefoot plan`: what a run takes of the memory; 1 where it does not fit."""
-    parser = Parser("plan", "Says what a run would take of the memory; loads no weights.",
-                    "[FILE ...] [--config FILE ...] [--OPTION VALUE ...]", _PLAN_EXAMPLES)  # fmt: skip
-    parser.add_argument("file", nargs="*", default=[], metavar="FILE", help="settings files, as with --config")
-    parser.general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="the same")
-    add_options(parser)
-    given = parser.read(arguments)
+    from surefoot.plan.command import read, run_plan
+
+    given = read(arguments)
     with usage_errors():
-        from surefoot.plan.command import run_plan
-
         return EXIT_OK if run_plan([*given.file, *given.config], options_of(given)) else EXIT_FAILED
-
-
-_PLAN_EXAMPLES = """
-surefoot plan run.yaml
-surefoot plan run.yaml --lora-r 16 --max-tokens-per-microbatch auto
-"""
 
 
 def demo(arguments: Sequence[str]) -> int:

@@ -147,7 +147,7 @@ def tokens_of_a_pass(
 ) -> int:
     """The most tokens of a pass that fit, a power of two: what max_tokens_per_microbatch="auto" stands for.
 
-    On a CPU a pass is as quick a token at 4096 tokens as at any more, on a GPU at 32768, so it is not larger.
+    `MOST_TOKENS` bounds it: what scoring passes take on a CPU, and a choice on a GPU, where no more was needed yet.
 
     Args:
         c: the options.

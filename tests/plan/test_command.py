@@ -8,7 +8,7 @@ from tiny_classifier import classifier
 from transformers import PreTrainedModel
 
 from surefoot import cli
-from surefoot.plan import command, gather
+from surefoot.plan import gather
 
 LITTLE = 24 * 2**20
 
@@ -53,7 +53,7 @@ def test_where_it_does_not_fit_it_says_what_would_and_ends_with_1(capsys, world,
         facts = known(c)
         return gather.Facts(facts.queries, facts.device, base=0, free=LITTLE, uncounted=())
 
-    monkeypatch.setattr(command, "facts_of", little)
+    monkeypatch.setattr(gather, "facts_of", little)
     code, out, _ = plan(capsys, world, "--batch-size", "256", "--mini-batch-size", "256")
     assert code == 1
     assert "fits     no" in out

@@ -1,14 +1,25 @@
-"""The command `surefoot plan`."""
+"""The command `surefoot plan`. Heavy imports wait, so that help and mistakes answer at once."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
-from surefoot.plan.changes import fits, smallest_change
-from surefoot.plan.gather import Reckoner, facts_of
-from surefoot.plan.page import WIDTH, page
-from surefoot.runtime import cpu_has_bfloat16
+from surefoot.arguments import Parser, add_options
 from surefoot.settings import load_settings
+
+_EXAMPLES = """
+surefoot plan run.yaml
+surefoot plan run.yaml --lora-r 16 --max-tokens-per-microbatch auto
+"""
+
+
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line."""
+    summary = "Says what a run would take of the memory; loads no weights."
+    parser = Parser("plan", summary, "[FILE ...] [--config FILE ...] [--OPTION VALUE ...]", _EXAMPLES)
+    parser.add_argument("file", nargs="*", default=[], metavar="FILE", help="settings files, as with --config")
+    parser.general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="the same")
+    add_options(parser)
+    return parser.read(arguments)
 
 
 def run_plan(files: Sequence[str], options: Mapping[str, str | Sequence[str]]) -> bool:
@@ -17,9 +28,16 @@ def run_plan(files: Sequence[str], options: Mapping[str, str | Sequence[str]]) -
     Raises:
         ValueError: options that are wrong, or a name that leads nowhere.
     """
+    from rich.console import Console
+
+    from surefoot.plan import gather
+    from surefoot.plan.changes import fits, smallest_change
+    from surefoot.plan.page import WIDTH, page
+    from surefoot.runtime import cpu_has_bfloat16
+
     c = load_settings(files, options)
-    facts = facts_of(c)
-    reckoner = Reckoner(facts)
+    facts = gather.facts_of(c)
+    reckoner = gather.Reckoner(facts)
     wanted = reckoner.need(c)
     enough = fits(wanted, facts.free)
     changes = None
