@@ -78,10 +78,10 @@ def world(tmp_path_factory):
     return folder
 
 
-def run(world, out, moment="never", number=signal.SIGTERM, times=1, **environment):
+def run(world, out, moment="never", number=signal.SIGTERM, times=1, *, save_every=0, **environment):
     options = {"model-name": world / "model", "dataset": world / "prompts.txt", "reward": f"{world}/judge.py:score",
                "batch-size": 4, "mini-batch-size": 2, "ppo-epochs": 1, "max-new-tokens": 5, "steps": 4,
-               "eval-prompts": 2, "eval-every": 2, "save-every": 1, "keep-checkpoints": 9, "learning-rate": 1e-3,
+               "eval-prompts": 2, "eval-every": 2, "save-every": save_every, "keep-checkpoints": 9, "learning-rate": 1e-3,
                "stop-token-ids": 3, "output-dir": out}  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(
@@ -125,7 +125,7 @@ def test_a_signal_at_any_moment_saves_and_the_run_that_goes_on_ends_as_if_never_
     number = signal.SIGINT if moment in ("sampling", "update") else signal.SIGTERM
     out = tmp_path / "run"
     strike = {"STRIKE": str(int(number))} if moment == "reward" else {}
-    code, text = run(world, out, moment, number, **strike)
+    code, text = run(world, out, moment, number, save_every=int(moment == "saving"), **strike)
     assert code == 128 + number, text
     assert f"stopped and saved after step {MOMENTS[moment]}; go on with the same command" in text
     assert newest(out) == f"step_{MOMENTS[moment]:06d}"
@@ -141,7 +141,7 @@ def test_a_signal_at_any_moment_saves_and_the_run_that_goes_on_ends_as_if_never_
 @pytest.mark.parametrize("moment", [pytest.param("sampling", marks=pytest.mark.slow), "update"])
 def test_a_second_ctrl_c_ends_the_run_at_once(world, tmp_path, moment):
     out = tmp_path / "run"
-    code, text = run(world, out, moment, signal.SIGINT, times=2)
+    code, text = run(world, out, moment, signal.SIGINT, times=2, save_every=1)
     assert code == 130, text
     assert text.rstrip().endswith(f"stopped by Ctrl-C; go on with: surefoot ppo --resume {out}")
     assert newest(out) == "step_000001"
@@ -149,6 +149,6 @@ def test_a_second_ctrl_c_ends_the_run_at_once(world, tmp_path, moment):
 
 def test_a_second_sigterm_does_not_hurry(world, tmp_path):
     out = tmp_path / "run"
-    code, text = run(world, out, "update", signal.SIGTERM, times=2)
+    code, text = run(world, out, "update", signal.SIGTERM, times=2, save_every=1)
     assert code == 143, text
     assert newest(out) == "step_000002"
