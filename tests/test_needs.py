@@ -4,7 +4,7 @@ import torch
 from steps import Batch, make_trainer
 from tiny import tiny_llama
 
-from surefoot import PPOConfig
+from surefoot import PPOConfig, needs
 from surefoot.memory import Growth, Model, Need, Output, Pass, Sampler
 from surefoot.needs import tokens_of_a_pass, work_of
 
