@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from surefoot.ops.masking import masked_moments
 from surefoot.types import AllSum
@@ -143,6 +144,44 @@ def learning_rate_factor(step: int, *, schedule: str, warmup_steps: int, total_s
         return 1.0
     left = max(0.0, 1 - (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+class LearningRates:
+    """The learning rates of an optimizer over a run: a course of ours, or that of a torch scheduler.
+
+    Args:
+        optimizer: whose groups have the rates to begin with.
+        scheduler: replaces the course; stepped once a step.
+        schedule, warmup_steps, total_steps: the course, see `learning_rate_factor`.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, scheduler: Any, schedule: str, warmup_steps: int, total_steps: int | None
+    ) -> None:
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._course: dict[str, Any] = {"schedule": schedule, "warmup_steps": warmup_steps, "total_steps": total_steps}
+        self.base = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def at(self, step: int) -> list[float]:
+        """Sets the rates for a step and returns them, one for each group.
+
+        Raises:
+            ValueError: they are not finite.
+        """
+        groups = self._optimizer.param_groups
+        if self._scheduler is None:
+            factor = learning_rate_factor(step, **self._course)
+            for group, rate in zip(groups, self.base, strict=True):
+                group["lr"] = rate * factor
+        rates = [float(group["lr"]) for group in groups]
+        if not all(map(math.isfinite, rates)):
+            raise ValueError(f"the learning rates are {rates}: look at lr_scheduler or optimizer; nothing was trained")
+        return rates
+
+    def advance(self) -> None:
+        """Takes a step on the scheduler's course."""
+        if self._scheduler is not None:
+            self._scheduler.step()
 
 
 class ScoreScaler:

@@ -29,10 +29,21 @@ class Laps:
         now = time.perf_counter()
         self.seconds[name], self._last = now - self._last, now
 
-    @property
-    def total(self) -> float:
-        """Seconds from the beginning to the last mark."""
-        return self._last - self._began
+    def statistics(self, generate: float, tokens: int) -> dict[str, float]:
+        """The seconds of each stage and of all, and how many response tokens a second that is.
+
+        Args:
+            generate: seconds that sampling took before.
+            tokens: response tokens of the step.
+        """
+        total = self._last - self._began
+        return {
+            **self.seconds,
+            "time/ppo/total": total,
+            "time/step": total,
+            "time/generate": generate,
+            "time/tokens_per_second": tokens / (total + generate),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from surefoot.assemble import assemble, lora_config, vocabulary_size
 from surefoot.bundles import FaultBundles
 from surefoot.callbacks import Callback, Evaluation, TrainResult
 from surefoot.config import PPOConfig
-from surefoot.controllers import ScoreScaler, learning_rate_factor
+from surefoot.controllers import LearningRates, ScoreScaler
 from surefoot.engine.transformers import TransformersEngine
 from surefoot.estimate import estimate
 from surefoot.faults import FaultRule, StepFaults
@@ -134,8 +133,10 @@ class PPOTrainer:
         )
         self.optimizer = make_optimizer(config, self.models, optimizer)
         self.lr_scheduler = lr_scheduler
-        self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.total_steps = config.total_steps(len(self.prompts) or None)
+        self._rates = LearningRates(
+            self.optimizer, lr_scheduler, config.lr_schedule, config.warmup_steps, self.total_steps
+        )
         self.kl_controller = kl_controller_of(config, self.total_steps)
         self.score_scaler = ScoreScaler(centre=config.use_score_norm)
         self.stop_rules = StopRules(
@@ -287,13 +288,9 @@ class PPOTrainer:
         return StepStats(
             {
                 **stats,
-                **laps.seconds,
+                **laps.statistics(self._generate_seconds, tokens),
                 "step": self.steps_done,
                 "episode": self.episodes_done,
-                "time/ppo/total": laps.total,
-                "time/step": laps.total,
-                "time/generate": self._generate_seconds,
-                "time/tokens_per_second": tokens / (laps.total + self._generate_seconds),
                 "memory/peak_gib": peak_memory_gib(self.models.device),
             }
         )
@@ -412,26 +409,13 @@ class PPOTrainer:
 
     def _prices(self) -> Prices:
         """Sets this step's learning rates and says what is in force."""
-        c = self.config
-        if self.lr_scheduler is None:
-            factor = learning_rate_factor(
-                self.steps_done - self.faults.skipped_steps,
-                schedule=c.lr_schedule,
-                warmup_steps=c.warmup_steps,
-                total_steps=self.total_steps,
-            )
-            for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-                group["lr"] = rate * factor
-        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        if not all(map(math.isfinite, rates)):
-            raise ValueError(f"the learning rates are {rates}: look at lr_scheduler or optimizer; nothing was trained")
+        rates = self._rates.at(self.steps_done - self.faults.skipped_steps)
         return Prices(self.kl_controller.value, self.kl_controller.target, rates[0], rates[-1])
 
     def _advance(self, kl_per_token: float, episodes: int, *, gone: bool) -> None:
         """Counts the step; price and learning rate move only where something of it was learned."""
         if not gone:
             self.kl_controller.update(kl_per_token, episodes)
-        if not gone and self.lr_scheduler is not None:
-            self.lr_scheduler.step()
+            self._rates.advance()
         self.progress.steps += 1
         self.progress.episodes += episodes

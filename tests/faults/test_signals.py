@@ -81,8 +81,8 @@ def world(tmp_path_factory):
 def run(world, out, moment="never", number=signal.SIGTERM, times=1, *, save_every=0, **environment):
     options = {"model-name": world / "model", "dataset": world / "prompts.txt", "reward": f"{world}/judge.py:score",
                "batch-size": 4, "mini-batch-size": 2, "ppo-epochs": 1, "max-new-tokens": 5, "steps": 4,
-               "eval-prompts": 2, "eval-every": 2, "save-every": save_every, "keep-checkpoints": 9, "learning-rate": 1e-3,
-               "stop-token-ids": 3, "output-dir": out}  # fmt: skip
+               "eval-prompts": 2, "eval-every": 2, "save-every": save_every, "keep-checkpoints": 9,
+               "learning-rate": 1e-3, "stop-token-ids": 3, "output-dir": out}  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(
         [sys.executable, str(world / "program.py"), moment, str(int(number)), str(times), "ppo", *arguments],

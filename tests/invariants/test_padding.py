@@ -56,7 +56,7 @@ def updated(make_model, change):
     batch = Batch()
     trainer = make_trainer(make_model(seed=0), make_model(seed=1))
     start = weights(trainer)
-    trainer.optimizer.param_groups[0]["lr"] = trainer._base_rates[0] = 0.0
+    trainer.optimizer.param_groups[0]["lr"] = trainer._rates.base[0] = 0.0
     trainer.step(batch.queries, batch.responses, batch.scores)
     assert_same_weights(weights(trainer), start)
     trainer.optimizer.param_groups[0]["lr"] = 0.05
