@@ -127,7 +127,9 @@ def shares(results: Results) -> str:
     """The machine's matmul rate, and what part of it the useful operations reach."""
     lines = []
     for workload in workloads_in(results):
-        rates = results["matmul"][workload]
+        rates = results["matmul"].get(workload)
+        if rates is None:
+            continue
         for side, setting, title in SIDES:
             if not runs_of(results, workload, setting, side):
                 continue

@@ -139,6 +139,8 @@ def add_run(args: argparse.Namespace, results: Results, name: str, side: str, se
         if "OutOfMemoryError" not in str(error):
             raise
         results["out_of_memory"].append({"workload": name, "side": side, "setting": setting})
+        if args.save:
+            keep(results)
         print(f"{name:9} {side:8} {setting:5} out of memory", flush=True)
         return
     check_same(found, results["runs"])

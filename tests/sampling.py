@@ -16,7 +16,7 @@ def queries(lengths=LENGTHS, seed=0):
     return [torch.randint(3, 262, (n,), generator=generator).tolist() for n in lengths]
 
 
-def engine(model, *, ends=ENDS, **options):
+def engine(model, ends=ENDS, **options):
     return TransformersEngine(
         model, tiny_tokenizer(), ends, **({"autocast": contextlib.nullcontext, "max_tokens": 65_536} | options)
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sampling import LENGTHS, engine, queries
 from steps import make_trainer, weights
-from tiny import tiny_gpt2, tiny_llama
+from tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
 
 from surefoot.kernels import fuse
 from surefoot.networks import Trunk, trunk_of
@@ -35,7 +35,7 @@ def test_greedy_answers_equal_those_of_generate_also_past_the_room_of_a_recordin
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=400, do_sample=False, eos_token_id=None,
             pad_token_id=0,
         )[0, len(query) :]  # fmt: skip
-        ours = engine(model).generate([query], [0], Sampling(400, greedy=True))[0]
+        ours = engine(model, ()).generate([query], [0], Sampling(400, greedy=True))[0]
         assert list(ours.token_ids) == theirs.tolist()
 
 
@@ -105,3 +105,53 @@ def test_liger_changes_the_model_it_is_given_and_its_numbers_by_a_rounding():
         assert (gradients[0][name] - gradient).norm() < 0.05 * gradient.norm()
     assert dict(vars(modeling_llama)) == names
     assert "forward" not in vars(tiny_llama().model.layers[0].mlp)
+
+
+def test_a_frozen_reference_waits_in_pinned_memory_and_changes_no_number():
+    stats, learned = [], []
+    for offload in (False, True):
+        trainer = make_trainer(tiny_llama(1).cuda(), tiny_llama(2), offload_frozen=offload, precision="float32")
+        generator = torch.Generator().manual_seed(1)
+        answers = [torch.randint(6, 262, (9,), generator=generator) for _ in LENGTHS]
+        step = trainer.step([torch.tensor(row) for row in queries()], answers, [float(i % 3) for i in range(8)])
+        stats.append(step["objective/kl"])
+        learned.append(weights(trainer))
+        places = {p.device.type for p in trainer.models.reference.model.parameters()}
+        assert places == {"cpu" if offload else "cuda"}
+    assert stats[0] == pytest.approx(stats[1], rel=1e-6)
+    for name, weight in learned[0].items():
+        torch.testing.assert_close(learned[1][name], weight, atol=1e-6, rtol=0)
+
+
+def test_a_restored_trainer_goes_on_as_the_one_that_was_saved(tmp_path):
+    def steps(trainer, count):
+        for _ in range(count):
+            asked = [torch.tensor(row) for row in queries()]
+            answers = trainer.generate(asked, max_new_tokens=8)
+            trainer.step(asked, answers, [float(len(a)) for a in answers])
+
+    options = {"precision": "float32", "optimizer": lambda p: torch.optim.AdamW(p, lr=1e-4)}
+    straight = make_trainer(tiny_llama().cuda(), **options)
+    steps(straight, 4)
+    first = make_trainer(tiny_llama().cuda(), **options)
+    steps(first, 2)
+    first.save(tmp_path / "step")
+    second = make_trainer(tiny_llama().cuda(), **options)
+    second.restore(tmp_path / "step")
+    steps(second, 2)
+    expected = weights(straight)
+    for name, weight in weights(second).items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=0)
+
+
+def test_a_whole_run_under_lora_in_half_precision(tmp_path):
+    from surefoot import PPOConfig, PPOTrainer
+
+    config = PPOConfig(batch_size=8, mini_batch_size=4, steps=3, max_new_tokens=12, lora_r=4, learning_rate=1e-3,
+                       eval_prompts=2, eval_every=2, output_dir=str(tmp_path / "run"))  # fmt: skip
+    trainer = PPOTrainer(config, tiny_llama().cuda(), tokenizer=tiny_tokenizer(), reward=lambda text: float(len(text)),
+                         dataset=[f"prompt {i}" for i in range(12)])  # fmt: skip
+    result = trainer.train()
+    assert result.steps == 3
+    assert trainer.engine._fixes is True
+    assert (tmp_path / "run" / "checkpoints" / "step_000003" / "manifest.json").exists()
