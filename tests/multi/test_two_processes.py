@@ -15,7 +15,8 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 @pytest.mark.multi
 @pytest.mark.parametrize("rows", [8, 3])
 def test_the_result_does_not_depend_on_the_number_of_processes(tmp_path, rows):
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
+    path = f"{SCRIPT.parents[1]}:{os.environ.get('PYTHONPATH', '')}"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     launch = {
         1: [sys.executable],
         2: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
