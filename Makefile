@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# A test process for each core, each with one thread.
+PARALLEL ?= -n auto --dist worksteal
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
@@ -35,14 +37,14 @@ demo-quick: $(VENV)/.installed ## the same on a toy model, in two minutes
 	$(BIN)/surefoot demo --quick $(ARGS)
 
 test: $(VENV)/.installed ## the quick tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not slow and not demo and not soak and not gpu" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not demo and not soak and not gpu" $(ARGS)
 
 check: $(VENV)/.demo ## everything that must hold: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "not soak and not gpu" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not soak and not gpu" $(ARGS)
 
 test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)

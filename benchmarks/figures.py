@@ -149,6 +149,13 @@ BARS = (
         unit="",
     ),
     Bar(
+        "peak memory, frozen models offloaded",
+        {"real": 0.5},
+        lambda r, w: memory_ratio(r, w, "lean"),
+        at_least=False,
+        unit="",
+    ),
+    Bar(
         "slow-down beside a busy process",
         {"small": 2.2, "ragged": 2.2, "real": 2.2},
         slowdown,

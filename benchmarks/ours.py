@@ -2,7 +2,8 @@
 
 Settings: "like" has a value model and a reward model of the policy's size, as TRL demands; "ours" has a critic head on
 the policy's trunk and the same reward model; "bf16" is "ours" with bfloat16 arithmetic, and the frozen reward model
-held in bfloat16. Everything else is the default of the product.
+held in bfloat16; "lean" is "ours" with the frozen models out of memory while the update runs. Everything else is the
+default of the product.
 """
 
 import warnings
@@ -32,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "like": {"critic": "model"},
     "ours": {"critic": "head"},
     "bf16": {"critic": "head", "precision": "bfloat16"},
+    "lean": {"critic": "head", "offload_frozen": True},
 }
 
 
@@ -59,14 +61,19 @@ class Ours:
         policy = make_policy(w).to(w.device)
         self.weights = checksum(policy)
         value_model = make_classifier(w, seed=2).to(w.device) if self.config.critic == "model" else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice on options that are the benchmark's
-            self.trainer = PPOTrainer(
-                self.config, policy, tokenizer=tokenizer, value_model=value_model, peft_config=lora_config(w)
-            )
         half = self.config.precision == "bfloat16"
         scorer = make_classifier(w, seed=3).to(w.device, torch.bfloat16 if half else torch.float32)
         self.reward = ModelReward(scorer.requires_grad_(False), tokenizer, name="reward")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on options that are the benchmark's
+            self.trainer = PPOTrainer(
+                self.config,
+                policy,
+                tokenizer=tokenizer,
+                reward=self.reward,
+                value_model=value_model,
+                peft_config=lora_config(w),
+            )
         ids = make_prompts(w).ids
         self.prompts = [Prompt(tokenizer.decode(row), tuple(row), index=i) for i, row in enumerate(ids)]
 
@@ -75,7 +82,8 @@ class Ours:
         clock = Clock()
         answers = self.trainer.generate(self.prompts, max_new_tokens=max_new_tokens or self.workload.response[1])
         clock.mark("sampling")
-        scores = self.reward(self.prompts, answers).scores
+        with self.trainer.frozen_models():
+            scores = self.reward(self.prompts, answers).scores
         clock.mark("reward")
         stats = self.trainer.step(self.prompts, answers, scores)
         clock.mark("other")

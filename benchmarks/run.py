@@ -37,7 +37,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="default: all that can run here")
-    parser.add_argument("--setting", action="append", choices=["like", "ours", "bf16"], help="default: all")
+    parser.add_argument("--setting", action="append", choices=["like", "ours", "bf16", "lean"], help="default: all")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of A B")
     parser.add_argument("--minutes", type=float, default=20, help="no further round is begun after so many")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="default: one for each core")
@@ -54,7 +54,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.part, args.workload = ["iteration"], list(GPU_WORKLOADS)
     args.part = args.part or list(PARTS)
     args.workload = args.workload or [*CPU_WORKLOADS, *(GPU_WORKLOADS if torch.cuda.is_available() else ())]
-    args.setting = args.setting or ["like", "ours", *(["bf16"] if machine.cpu_has_bf16() else [])]
+    args.setting = args.setting or ["like", "ours", *(["bf16"] if machine.cpu_has_bf16() else []), "lean"]
     args.env = environment(args.threads)
     return args
 
@@ -124,7 +124,8 @@ PARTS: dict[str, Callable[[argparse.Namespace, Results], None]] = {
 # ---------------------------------------------------------------------------------------------- runs
 def sides(args: argparse.Namespace, workload: str) -> list[tuple[str, str]]:
     """Who runs in one round, in order: the peer, then ours in each setting. A GPU has bfloat16 throughout."""
-    settings = [s for s in args.setting if not (s == "bf16" and WORKLOADS[workload].device == "cuda")]
+    only = {"bf16": WORKLOADS[workload].device == "cpu", "lean": workload == "real"}
+    settings = [s for s in args.setting if only.get(s, True)]
     return ([] if args.no_peer else [("trl", "like")]) + [("surefoot", s) for s in settings]
 
 
