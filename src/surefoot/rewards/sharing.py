@@ -95,7 +95,7 @@ def _obstacles(policy: Any, adapter: RewardAdapter) -> Iterator[str]:
     yield from _of_the_policy(policy)
     yield from _of_the_adapter(adapter)
     base = base_of(policy)
-    if not _is_same_place(str(base.config.name_or_path), adapter.base):
+    if not is_same_place(str(base.config.name_or_path), adapter.base):
         yield f"its base is {adapter.base}, the policy's is {base.config.name_or_path}"
     if _that_matters(base.config) != _that_matters(adapter.model_config):
         yield "the config of its base is not the policy's"
@@ -191,7 +191,8 @@ def _file(model: str, name: str) -> str | None:
     return found
 
 
-def _is_same_place(one: str, other: str) -> bool:
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two names of models lead to the same one."""
     paths = [Path(name).expanduser() for name in (one, other)]
     return one == other or (all(path.is_dir() for path in paths) and paths[0].samefile(paths[1]))
 
