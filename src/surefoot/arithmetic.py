@@ -63,7 +63,7 @@ def _is_plain(ids: Tensor, weight: Tensor, *rest: Any, padding_idx: int | None =
 
 def _added(weight: Tensor, add: Callable[[Tensor], Any]) -> bool:
     """Adds a gradient to the one that `weight` has; False where it has none yet."""
-    if weight.grad is None or not weight.is_leaf:
+    if not weight.is_leaf or weight.grad is None:
         return False
     add(weight.grad)
     return True

@@ -118,7 +118,7 @@ def _check_models(model: Any, ref_model: Any, peft_config: Any, critic: str) -> 
 
 def _check_vocabulary(name: str, other: Any, policy: Any) -> None:
     """Refuses a model that cannot read every id that the policy may write."""
-    known, needed = (m.get_input_embeddings().num_embeddings for m in (other, policy))
+    known, needed = (m.get_input_embeddings().weight.shape[0] for m in (other, policy))
     if known < needed:
         raise ValueError(
             f"{name} knows {known} tokens and the policy {needed}: it reads the policy's token ids, so it must have "

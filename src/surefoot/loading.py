@@ -15,12 +15,17 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
                     "vocab.txt")  # fmt: skip
 
 
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether there is a tokenizer in a folder."""
+    return any((Path(folder).expanduser() / file).is_file() for file in _TOKENIZER_FILES)
+
+
 def load_tokenizer(name: str, chat_template: str | None = None) -> Any:
     """The tokenizer of a model, optionally with another chat template (a Jinja file)."""
     from transformers import AutoTokenizer
 
     folder = Path(name).expanduser()
-    if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    if folder.is_dir() and not has_tokenizer(folder):
         raise ValueError(
             f"model_name={name!r} is a folder without a tokenizer ({' or '.join(_TOKENIZER_FILES[:2])}): save it "
             f"there with tokenizer.save_pretrained({name!r})"

@@ -20,7 +20,7 @@ from surefoot.rows import Rows
 
 LOGITS_BYTES = 64 * 2**20  # of one tensor of logits in float32; a pass holds about four of them at a time
 LOGITS_BYTES_ON_GPU = 2**30  # enough rows for a GPU's products
-REFERENCE_ADAPTER, CRITIC_ADAPTER = "surefoot_reference", "surefoot_critic"
+REFERENCE_ADAPTER, CRITIC_ADAPTER, REWARD_ADAPTER = "surefoot_reference", "surefoot_critic", "surefoot_reward"
 
 
 class ValueHead(nn.Linear):
@@ -200,7 +200,7 @@ class ActorCritic:
 
         It keeps those that take gradients only; a frozen base under LoRA it would round again for every token.
         """
-        with _gradients_as_they_were(self.policy), self.arithmetic():
+        with gradients_as_they_were(self.policy), self.arithmetic():
             for parameter in self.policy.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             yield
@@ -237,24 +237,24 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 def adapter_active(model: Any, name: str) -> Iterator[None]:
     """While active, `model` (of peft) runs with the adapter `name`; which weights take gradients does not change."""
     before = model.active_adapter
-    with _gradients_as_they_were(model):
+    with gradients_as_they_were(model):
         model.base_model.set_adapter(name)
     try:
         yield
     finally:
-        with _gradients_as_they_were(model):
+        with gradients_as_they_were(model):
             model.base_model.set_adapter(before)
 
 
 @contextlib.contextmanager
 def adapters_off(model: Any) -> Iterator[None]:
     """While active, `model` (of peft) is its base; which weights take gradients does not change."""
-    with _gradients_as_they_were(model), model.disable_adapter():
+    with gradients_as_they_were(model), model.disable_adapter():
         yield
 
 
 @contextlib.contextmanager
-def _gradients_as_they_were(model: nn.Module) -> Iterator[None]:
+def gradients_as_they_were(model: nn.Module) -> Iterator[None]:
     """Restores which weights take gradients: peft decides that anew whenever adapters are switched."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     try:

@@ -45,7 +45,8 @@ class Shapes:
         policy: with its adapter, if it has one.
         critic: the trunk of a critic of its own, else None.
         reference: None where it is the policy without its adapter. reference_adapter: the policy with a frozen copy.
-        rewards: name, model and type of the weights of each reward model.
+        rewards: name, model and type of the weights of each reward model. Weights that take no gradients are not its
+            own: they are the policy's.
     """
 
     policy: nn.Module
@@ -242,8 +243,9 @@ def _reference(
 
 
 def _reward(name: str, model: nn.Module, dtype: torch.dtype, device: torch.device, row: int) -> Model:
-    own = Skeleton(model.requires_grad_(False), device, dtype)
-    return Model(name, dtype.itemsize * own.parameters, pass_=own.pass_(row, bfloat16=False))
+    own = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    skeleton = Skeleton(model.requires_grad_(False), device, dtype)
+    return Model(name, dtype.itemsize * own, pass_=skeleton.pass_(row, bfloat16=False))
 
 
 def _output(c: PPOConfig, policy: Skeleton, bfloat16: bool) -> Output:

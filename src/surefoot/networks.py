@@ -124,7 +124,7 @@ def _trial_rows(lengths: tuple[int, ...], trunk: Any) -> Rows:
     device = embedding.weight.device
     each = [torch.arange(n, device=device) for n in lengths]
     nothing = torch.zeros(0, dtype=torch.long, device=device)
-    ids = torch.arange(sum(lengths), device=device) % embedding.num_embeddings
+    ids = torch.arange(sum(lengths), device=device) % embedding.weight.shape[0]
     return Rows(ids, torch.cat(each), lengths, nothing, nothing, torch.tensor(lengths, device=device).cumsum(0) - 1)
 
 

@@ -19,7 +19,7 @@ from surefoot import __version__
 from surefoot.changes import check_changes, stored_options
 from surefoot.checkpoint import read_checkpoint, write_checkpoint
 from surefoot.config import PPOConfig
-from surefoot.models import ActorCritic
+from surefoot.models import REWARD_ADAPTER, ActorCritic
 from surefoot.progress import Progress
 from surefoot.rewards import RewardMix
 from surefoot.runtime import Runtime
@@ -117,7 +117,8 @@ def identity_of(
 ) -> dict[str, str]:
     """A digest of everything that is given and never changes: frozen weights, reward models, prompts."""
     trained = {id(p) for p in models.trainable().values()}
-    frozen = {n: p for n, p in models.policy.named_parameters() if id(p) not in trained}
+    named = models.policy.named_parameters()
+    frozen = {n: p for n, p in named if id(p) not in trained and f".{REWARD_ADAPTER}_" not in n}
     if models.reference.model is not models.policy:
         frozen |= {f"reference.{name}": p for name, p in models.reference.model.named_parameters()}
     found = {"reference": weights_digest(frozen)}

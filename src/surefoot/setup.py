@@ -96,9 +96,9 @@ def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict
     return found | {argument: load(name) for argument, (name, load) in missing.items() if name is not None}
 
 
-def reward_of(c: PPOConfig, reward: Any, tokenizer: Any) -> RewardMix:
+def reward_of(c: PPOConfig, reward: Any, tokenizer: Any, policy: Any) -> RewardMix:
     """The rewards that were given, weighted; where samples may be dropped, scores that are not finite are left out."""
-    mix = make_reward(reward, c.reward_weights, special_tokens=tokenizer.all_special_tokens)
+    mix = make_reward(reward, c.reward_weights, special_tokens=tokenizer.all_special_tokens, policy=policy)
     if c.on_fault == "drop_sample":
         mix.leave_out_what_is_not_finite()
     return mix

@@ -125,7 +125,7 @@ class PPOTrainer:
         self.context = shared_context(self.policy, self.models.reference.model, self.critic)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
-        self.reward = None if reward is None else reward_of(config, reward, tokenizer)
+        self.reward = None if reward is None else reward_of(config, reward, tokenizer, self.policy)
         self._frozen = offload_of(config, self.models, self.reward)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(

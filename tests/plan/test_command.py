@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from reward_adapters import save_adapter, save_base
 from tiny import tiny_llama, tiny_tokenizer
 from tiny_classifier import classifier
 from transformers import PreTrainedModel
 
 from surefoot import cli
+from surefoot.needs import need_of
 from surefoot.plan import gather
 
 LITTLE = 24 * 2**20
@@ -68,6 +70,34 @@ def test_lora_shares_the_base_and_leaves_little_to_the_optimizer(capsys, world):
     _, out, _ = plan(capsys, world, "--lora-r", "4")
     row = next(line for line in out.splitlines() if "reference" in line)
     assert row.split("│")[2].strip() == "-"
+
+
+def weights_of_reward(capsys, world, folder, *arguments):
+    seen = {}
+
+    def kept(c, shapes, *rest, **options):
+        seen["need"] = need_of(c, shapes, *rest, **options)
+        return seen["need"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "need_of", kept)
+        plan(capsys, world, "--reward", str(folder), *arguments)
+    (reward,) = seen["need"].rewards
+    return reward.weights
+
+
+def test_a_reward_that_is_an_adapter_of_the_policys_base_is_counted_as_that_alone(capsys, world):
+    folder = save_adapter(world / "adapter", str(world / "llama"))
+    other = save_adapter(world / "another", save_base(world / "base"))
+    layer = 4 * sum(a + b for a, b in [(32, 32), (32, 16), (32, 16), (32, 32), (32, 64), (32, 64), (64, 32)])
+    alone = 2 * layer + 32  # numbers of the adapter (r = 4) and of the head
+    trunk = sum(p.numel() for p in tiny_llama().model.parameters())
+    assert weights_of_reward(capsys, world, folder, "--lora-r", "4") == 4 * alone
+    for apart in (
+        weights_of_reward(capsys, world, folder),
+        weights_of_reward(capsys, world, other, "--lora-r", "4"),
+    ):
+        assert 0 <= apart - 4 * (trunk + alone) <= 4 * 32  # peft keeps the head that it replaced
 
 
 def test_auto_says_what_it_would_be(capsys, world):

@@ -99,7 +99,7 @@ def shapes_of_names(c: PPOConfig) -> Shapes:
         critic=_critic(c.value_model_name or name) if c.critic == "model" else None,
         reference=None if own_reference is None else _language_model(own_reference),
         reference_adapter=c.adapter_name is not None and c.ref_model_name is None,
-        rewards=[_reward(name) for name in c.reward if _is_model_folder(name)],
+        rewards=[_reward(c, name) for name in c.reward if _is_model_folder(name)],
     )
 
 
@@ -152,15 +152,30 @@ def _critic(name: str) -> nn.Module:
     return trunk_of(_language_model(name))
 
 
-def _reward(name: str) -> tuple[str, nn.Module, torch.dtype]:
+def _reward(c: PPOConfig, name: str) -> tuple[str, nn.Module, torch.dtype]:
     from transformers import AutoConfig
     from transformers import AutoModelForSequenceClassification as Classifier
 
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    from surefoot.rewards.adapter import is_adapter, read_adapter
+
+    adapter = read_adapter(name) if is_adapter(name) else None
+    config = adapter.model_config if adapter else AutoConfig.from_pretrained(name, trust_remote_code=False)
     held = getattr(config, "dtype", None) or torch.float32
     model = on_meta(lambda: Classifier.from_config(config, dtype=torch.float32, trust_remote_code=False))
+    if adapter is not None:
+        model = with_adapter(model, _adapter(name))
+        if not _shares_base(c, adapter.base):
+            model.requires_grad_(True)
     return f"reward {Path(name).name}", model, held
 
 
+def _shares_base(c: PPOConfig, base: str) -> bool:
+    """Whether a run would most likely find the policy's base to be that of an adapter: it goes by the name here."""
+    from surefoot.rewards.sharing import is_same_place
+
+    return bool(c.lora_r or c.adapter_name) and is_same_place(str(c.model_name), base)
+
+
 def _is_model_folder(name: str) -> bool:
-    return Path(name).expanduser().is_dir() and Path(name).expanduser().joinpath("config.json").is_file()
+    folder = Path(name).expanduser()
+    return folder.is_dir() and any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))

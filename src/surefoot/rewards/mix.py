@@ -116,7 +116,9 @@ class RewardMix:
         return sums
 
 
-def make_reward(spec: Any, weights: Sequence[float] = (), *, special_tokens: Sequence[str] = ()) -> RewardMix:
+def make_reward(
+    spec: Any, weights: Sequence[float] = (), *, special_tokens: Sequence[str] = (), policy: Any = None
+) -> RewardMix:
     """One `RewardMix` out of a text, a function, a model, a `Reward`, or a list of these.
 
     Args:
@@ -125,18 +127,19 @@ def make_reward(spec: Any, weights: Sequence[float] = (), *, special_tokens: Seq
             reward itself.
         weights: one a reward. Empty: every weight is 1.
         special_tokens: texts of the policy's special tokens; they are taken off both ends of plain prompts.
+        policy: the trained model; a reward that is a folder with an adapter of its frozen base shares that base.
     """
     if isinstance(spec, RewardMix):
         if len(weights):
             raise ValueError("a RewardMix has its weights already: leave reward_weights out")
         return spec
     specs = list(spec) if isinstance(spec, list | tuple) else [spec]
-    return RewardMix([_one(s, special_tokens) for s in specs], weights)
+    return RewardMix([_one(s, special_tokens, policy) for s in specs], weights)
 
 
-def _one(spec: Any, special_tokens: Sequence[str]) -> Reward:
+def _one(spec: Any, special_tokens: Sequence[str], policy: Any) -> Reward:
     if isinstance(spec, str | PathLike):
-        return _named(fspath(spec), special_tokens)
+        return _named(fspath(spec), special_tokens, policy)
     if _is_reward(spec):
         return cast(Reward, spec)
     if hasattr(spec, "forward") and hasattr(spec, "parameters"):
@@ -150,14 +153,17 @@ def _one(spec: Any, special_tokens: Sequence[str]) -> Reward:
     return FunctionReward(cast(Callable[..., Any], spec), special_tokens=special_tokens)
 
 
-def _named(spec: str, special_tokens: Sequence[str]) -> Reward:
+def _named(spec: str, special_tokens: Sequence[str], policy: Any) -> Reward:
     if is_address(spec):
         return RemoteReward(spec, special_tokens=special_tokens)
     folder = Path(spec).expanduser()
     if folder.is_dir():
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            from surefoot.rewards.sharing import adapter_reward  # it needs transformers
+
+            return adapter_reward(str(folder), policy, special_tokens)
         if not (folder / "config.json").is_file():
-            merge = " (merge the adapter into its base first)" if (folder / "adapter_config.json").is_file() else ""
-            raise ValueError(f"reward={spec!r} is a folder without config.json, so not a reward model{merge}")
+            raise ValueError(f"reward={spec!r} is a folder without config.json, so not a reward model")
         return _model(str(folder), special_tokens)
     if is_file_spec(spec) or ":" in spec:
         return FunctionReward(spec, special_tokens=special_tokens)

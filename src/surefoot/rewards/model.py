@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from surefoot.arithmetic import arithmetic
+from surefoot.rewards.adapter import is_adapter, on_own_base, read_adapter, tokenizer_source
 from surefoot.rewards.conventions import with_answer, without_ends
 from surefoot.rewards.failure import RewardError, check_scores
 from surefoot.types import Prompt, RewardOutput
@@ -29,7 +30,8 @@ class ModelReward:
     token, they read it at the very last token.
 
     Args:
-        model: folder, hub name, or an `AutoModelForSequenceClassification` with num_labels 1.
+        model: folder (of a whole model, or of an adapter of peft), hub name, or an
+            `AutoModelForSequenceClassification` with num_labels 1.
         tokenizer: the same for its tokenizer. None: from where the model came from.
         name: what it is logged under. None: the last part of the model's name.
         max_tokens_per_batch: tokens of one forward pass, padding included.
@@ -57,7 +59,7 @@ class ModelReward:
         self.model = _load(source, device) if by_name else model
         self.name = name or Path(source).name or "reward_model"
         _check_outputs(self.model.config, self.name)
-        self.tokenizer = _tokenizer(source if tokenizer is None else tokenizer, self.name)
+        self.tokenizer = _tokenizer(tokenizer_source(source) if tokenizer is None else tokenizer, self.name)
         self.max_tokens_per_batch = max_tokens_per_batch
         self.max_length = _limit(self.model, self.tokenizer) if max_length is None else max_length
         self.special_tokens = tuple(token for token in special_tokens if token)
@@ -124,7 +126,7 @@ class ModelReward:
         return ids[:1] + ids[1 - self.max_length :] if keeps_first else ids[-self.max_length :]
 
     def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
-        known, largest = self.model.get_input_embeddings().num_embeddings, max(map(max, rows))
+        known, largest = self.model.get_input_embeddings().weight.shape[0], max(map(max, rows))
         if largest >= known:
             raise ValueError(
                 f"reward model {self.name!r}: its tokenizer gives id {largest}, but the model knows {known} tokens: "
@@ -148,7 +150,7 @@ class ModelReward:
         # classifiers find a row's last token as the last that is not pad, so padding must be what they call pad;
         # one without a pad token is lent an id that occurs in no row of this batch, which leaves every token a token
         own = config.pad_token_id
-        pad = _unused_id(rows, self.model.get_input_embeddings().num_embeddings) if own is None else own
+        pad = _unused_id(rows, self.model.get_input_embeddings().weight.shape[0]) if own is None else own
         width, device = max(map(len, rows)), self.model.get_input_embeddings().weight.device
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
@@ -171,6 +173,13 @@ class ModelReward:
 
 
 def _load(source: str, device: str | torch.device | None) -> Any:
+    model = on_own_base(read_adapter(source)) if is_adapter(source) else _load_whole(source)
+    if device is None:
+        device = torch.accelerator.current_accelerator() or "cpu"
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _load_whole(source: str) -> Any:
     _check_outputs(AutoConfig.from_pretrained(source, trust_remote_code=False), source)
     model, info = AutoModelForSequenceClassification.from_pretrained(
         source, dtype="auto", output_loading_info=True, trust_remote_code=False
@@ -180,9 +189,7 @@ def _load(source: str, device: str | torch.device | None) -> Any:
             f"reward model {source!r} has no weights for {', '.join(sorted(info['missing_keys']))}: they would be "
             "random, and so would its scores; give a trained reward model"
         )
-    if device is None:
-        device = torch.accelerator.current_accelerator() or "cpu"
-    return model.eval().requires_grad_(False).to(device)
+    return model
 
 
 def _check_outputs(config: Any, name: str) -> None:
