@@ -17,9 +17,9 @@ OPTIONS = {field.name for field in dataclasses.fields(PPOConfig)}
 METRICS = set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8"), re.M))
 TEXTS = {path: path.read_text(encoding="utf-8") for path in [*SOURCE.rglob("*.py"), ROOT / "Makefile"]}
 TARGETS = {f"make {name}" for name in re.findall(r"^([a-z-]+):", TEXTS[ROOT / "Makefile"], re.M)}
-IN_THE_SOURCE = {"OMP_NUM_THREADS", "SUREFOOT_TIMEOUT", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "metrics.jsonl",
-                 "manifest.json", "state.json", "tensors.safetensors", "rows.safetensors", "trust_remote_code",
-                 "checkpoints/step_000100/", "faults/step_000012/fault.json"}  # fmt: skip
+IN_THE_SOURCE = {"OMP_NUM_THREADS", "SUREFOOT_TIMEOUT", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE",
+                 "metrics.jsonl", "manifest.json", "state.json", "tensors.safetensors", "rows.safetensors",
+                 "trust_remote_code", "checkpoints/step_000100/", "faults/step_000012/fault.json"}  # fmt: skip
 """What the source spells as the page does."""
 METHODS = {"trainer.restore(path)": "restore", "train()": "train", "PPOTrainer.load(path)": "load",
            "PPOTrainer.load": "load", "step": "step", "generate": "generate"}  # fmt: skip
@@ -48,7 +48,7 @@ def test_everything_that_is_named_exists():
 
 
 def test_every_flag_is_a_flag_of_the_command(capsys):
-    flags = set(re.findall(r"--[a-z-]+", PAGE))
+    flags = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert len(flags) > 3
     assert main(["ppo", "--help"]) == 0
     told = capsys.readouterr().out

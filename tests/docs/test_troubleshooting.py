@@ -19,9 +19,10 @@ METRICS = set(re.findall(r"^\| `([^`]+)`", (DOCS / "metrics.md").read_text(encod
 OPTIONS = {field.name for field in dataclasses.fields(PPOConfig)}
 REMOTE = {field.name for field in dataclasses.fields(RemoteOptions)}
 SAMPLING = {field.name for field in dataclasses.fields(Sampling)} | {"do_sample"}
-ELSEWHERE = {"PPOConfig.recommended", "generate", "step", "metrics.jsonl", "environment.json", "samples/", "torch", "faults/step_000012/fault.json",
+ELSEWHERE = {"PPOConfig.recommended", "generate", "step", "metrics.jsonl", "environment.json", "samples/", "torch",
              "surefoot", "reward-test", "OMP_NUM_THREADS", "OMP_WAIT_POLICY=PASSIVE", "torchrun --tee 3",
-             "<|im_end|>", "<|endoftext|>", "do_sample=False", "none"}  # fmt: skip
+             "<|im_end|>", "<|endoftext|>", "do_sample=False", "none",
+             "faults/step_000012/fault.json"}  # fmt: skip
 CODE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.S))
 FIRST_HALF, SECTIONS = PAGE.split("\n## ", 1)
 

@@ -2,8 +2,8 @@
 
 `python kill_runs.py FOLDER RESUMES SEED SIGNAL...` prints one JSON object: starts that went on from a checkpoint
 (`resumes`), signals by name that ended a start (`kills`), starts that ended with the code of a signal (`saved`), and
-`bad`: every state that must not be. A run that ends before it is signalled is moved to `ended1`, `ended2`, ..., and the
-next start begins a new one. The run is a forked child, so that a start costs no import of torch.
+`bad`: every state that must not be. A run that ends before it is signalled is moved to `ended1`, `ended2`, ..., and
+the next start begins a new one. The run is a forked child, so that a start costs no import of torch.
 """
 
 import json
