@@ -10,7 +10,7 @@ PARALLEL ?= -n auto --dist worksteal
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-quick test test-gpu check bench bench-quick bench-micro bench-neutral clean distclean
+.PHONY: help install demo demo-quick test test-gpu check soak bench bench-quick bench-micro bench-neutral clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -48,6 +48,9 @@ check: $(VENV)/.demo ## everything that must hold: format, lint, types, import c
 
 test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)
+
+soak: $(VENV)/.installed ## the long versions of the tests of faults: kills, resumes, failing rewards (half an hour)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m soak --timeout 7200 $(ARGS)
 
 # The peer's packages contradict ours (another TRL), so they get an environment of their own; all versions are pinned.
 PEER := benchmarks/.peer

@@ -26,3 +26,14 @@ def tiny_llama():
 def tiny_gpt2():
     """The factory `tiny_gpt2(seed=0, **config_changes)`."""
     return tiny.tiny_gpt2
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Shows what tests of faults counted (`record_property("counts", ...)`), one line each, to be quoted."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    counts = [value for report in reports for name, value in getattr(report, "user_properties", ())
+              if name == "counts" and report.when == "call"]  # fmt: skip
+    if counts:
+        terminalreporter.section("counts")
+        for line in counts:
+            terminalreporter.write_line(line)

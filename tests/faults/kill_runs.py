@@ -1,16 +1,18 @@
-"""Gives the same `surefoot ppo` command again and again, kills it at random moments, and lets it end at last.
+"""Gives the same `surefoot ppo` command again and again, signals it at random moments, and lets it end at last.
 
-`python kill_runs.py FOLDER KILLS SEED` prints one JSON object: kills, how often the run had a checkpoint when it was
-killed, and `bad`: every state that must not be. The run is a forked child, so that a start costs no import of torch.
+`python kill_runs.py FOLDER RESUMES SEED SIGNAL...` prints one JSON object: starts that went on from a checkpoint
+(`resumes`), signals by name that ended a start (`kills`), starts that ended with the code of a signal (`saved`), and
+`bad`: every state that must not be. A run that ends before it is signalled is moved to `ended1`, `ended2`, ..., and
+the next start begins a new one. The run is a forked child, so that a start costs no import of torch.
 """
 
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -20,14 +22,23 @@ import surefoot.trainer
 from surefoot.checkpoint import CheckpointError, newest_valid, steps_in, verify
 from surefoot.cli import main as surefoot
 
+CHECKPOINTS = Path("run/checkpoints")
+SAYS_SAVED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
 
 def start() -> int:
     """The run in a child of its own; its process id."""
     child = os.fork()
     if child == 0:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        os._exit(surefoot(["ppo", "--config", "run.yaml", "--quiet"]))
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have made it deaf
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+            os._exit(surefoot(["ppo", "--config", "run.yaml", "--quiet"]))
+        except KeyboardInterrupt:  # before the command could hear it
+            os._exit(130)
+        finally:
+            os._exit(70)
     return child
 
 
@@ -43,31 +54,42 @@ def bad_states(folder: Path) -> list[str]:
     return found
 
 
+def bad_end(status: int, number: signal.Signals) -> str | None:
+    """What is wrong with how a start ended: by the signal, saved and with the signal's code, or at the run's end."""
+    code = os.waitstatus_to_exitcode(status)
+    if code == 143 and not steps_in(CHECKPOINTS):
+        return "143 says that it was saved, but there is no checkpoint"
+    return None if code in (0, -number, SAYS_SAVED.get(number)) else f"exit code {code} after {number.name}"
+
+
 def main() -> None:
-    kills, generator = int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    wanted, generator = int(sys.argv[2]), random.Random(int(sys.argv[3]))
+    numbers = [signal.Signals[name] for name in sys.argv[4:]]
     os.chdir(sys.argv[1])
     torch.set_num_threads(1)
-    done, ended, saved, bad = 0, 0, 0, []
-    longest = 2.0
-    while done < kills:
-        began = time.monotonic()
-        child = start()
+    kills: Counter[str] = Counter()
+    resumes, saved, ended, bad, longest = 0, 0, 0, [], 2.0
+    while resumes < wanted:
+        began, before = time.monotonic(), max(steps_in(CHECKPOINTS), default=None)
+        child, number = start(), generator.choice(numbers)
         time.sleep(generator.uniform(0.0, longest))
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, number)
         _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):  # it had ended before: the next ones are of a new run
-            if os.waitstatus_to_exitcode(status) != 0:
-                bad.append(f"a run failed with exit code {os.waitstatus_to_exitcode(status)}")
+        resumes += before is not None
+        bad += filter(None, [bad_end(status, number)])
+        if status == 0:
             ended, longest = ended + 1, max(0.5, 0.9 * (time.monotonic() - began))
-            shutil.rmtree("run")
+            Path("run").rename(f"ended{ended}")
             continue
-        done += 1
-        saved += bool(steps_in(Path("run/checkpoints")))
-        bad += bad_states(Path("run/checkpoints"))
+        kills[number.name] += 1
+        saved += os.waitstatus_to_exitcode(status) > 0
+        bad += bad_states(CHECKPOINTS)
+        if max(steps_in(CHECKPOINTS), default=None) == before:  # a busy machine: let the next one get further
+            longest *= 1.2
     _, status = os.waitpid(start(), 0)
-    if os.waitstatus_to_exitcode(status) != 0:
+    if status != 0:
         bad.append(f"the last start failed with exit code {os.waitstatus_to_exitcode(status)}")
-    found = {"kills": done, "with_a_checkpoint": saved, "ended": ended, "bad": bad}
+    found = {"resumes": resumes, "kills": kills, "saved": saved, "ended": ended, "bad": bad}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

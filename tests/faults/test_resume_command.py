@@ -67,25 +67,34 @@ def ppo(*arguments):
     return main(["ppo", "--config", "run.yaml", "--quiet", *arguments])
 
 
-@pytest.fixture(scope="module")
-def whole(world):
-    """What a run leaves that was never stopped, and the folder it left it in."""
+def never_stopped(world, name, *arguments):
+    """What a run leaves that was never stopped, in a folder of this name."""
     before, here = json.dumps(generator_states()), Path.cwd()
     os.chdir(world)
     try:
-        assert ppo() == 0
+        assert ppo(*arguments) == 0
     finally:
         os.chdir(here)
         restore_generators(json.loads(before))
-    (world / "run").rename(world / "whole")
-    return left_by(world / "whole")
+    (world / "run").rename(world / name)
+    return left_by(world / name)
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    return never_stopped(world, "whole")
+
+
+@pytest.fixture(scope="module")
+def whole_of_thirty(world):
+    return never_stopped(world, "whole_of_thirty", "--steps", "30")
 
 
 @pytest.fixture
 def folder(world, whole, tmp_path, monkeypatch):
     """A new place with the same files, and the whole run in `run`."""
     before = json.dumps(generator_states())
-    shutil.copytree(world, tmp_path / "here", ignore=shutil.ignore_patterns("whole"))
+    shutil.copytree(world, tmp_path / "here", ignore=shutil.ignore_patterns("whole*"))
     shutil.copytree(world / "whole", tmp_path / "here" / "run")
     monkeypatch.chdir(tmp_path / "here")
     yield tmp_path / "here"
@@ -236,26 +245,45 @@ def test_a_place_for_checkpoints_that_cannot_be_written_to_is_found_before_anyth
 
 
 # ------------------------------------------------------------------------------------------ real kills
-def kill_runs(folder, kills, seed):
-    command = [sys.executable, str(RUNNER), str(folder), str(kills), str(seed)]
+def kill_runs(folder, resumes, seed, signals):
+    command = [sys.executable, str(RUNNER), str(folder), str(resumes), str(seed), *signals]
     environment = {**os.environ, "PYTHONPATH": f"{RUNNER.parents[2] / 'src'}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=850, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.multi
 @pytest.mark.parametrize(
-    "kills",
-    [5, pytest.param(50, marks=pytest.mark.slow), pytest.param(300, marks=pytest.mark.soak)],
+    ("signals", "resumes"),
+    [
+        (["SIGKILL"], 5),
+        pytest.param(["SIGKILL"], 50, marks=pytest.mark.slow),
+        pytest.param(["SIGKILL"], 300, marks=pytest.mark.soak),
+        (["SIGTERM", "SIGINT", "SIGKILL"], 5),
+        pytest.param(["SIGTERM", "SIGINT", "SIGKILL"], 15, marks=pytest.mark.slow),
+        pytest.param(["SIGTERM", "SIGINT", "SIGKILL"], 50, marks=pytest.mark.soak),
+    ],
 )
-def test_the_same_command_after_kills_at_random_moments_ends_as_if_never_stopped(folder, whole, kills):
-    """While models are loaded, sampling, training, saving, and going on again."""
+def test_the_same_command_after_signals_at_random_moments_ends_as_if_never_stopped(
+    folder, whole_of_thirty, signals, resumes, record_property
+):
+    """While models are loaded, sampling, training, saving, and going on again; every run that came to its end."""
     shutil.rmtree("run")
-    found = kill_runs(folder, kills, seed=kills)
-    assert found["kills"] == kills
+    (folder / "run.yaml").write_text(SETTINGS.replace("steps: 4", "steps: 30"))
+    found = kill_runs(folder, resumes, resumes, signals)
+    ends = [f"ended{number}" for number in range(1, found["ended"] + 1)] + ["run"]
+    other = [end for end in ends if differences(whole_of_thirty, left_by(end))]
+    kills = ", ".join(f"{count} {name}" for name, count in sorted(found["kills"].items()))
+    record_property(
+        "counts",
+        f"{found['resumes']} resumes after {kills} ({found['saved']} saved first), {len(found['bad'])} bad states, "
+        f"{len(other)} of {len(ends)} finished runs other than the run that was never stopped",
+    )
+    assert found["resumes"] == resumes
+    assert sum(found["kills"].values()) > resumes // 2, "mostly the run had ended by itself: the test tests little"
     assert found["bad"] == []
-    assert differences(whole, left_by("run")) == []
+    assert other == []
 
 
 LIMITED = """

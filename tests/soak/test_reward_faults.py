@@ -83,17 +83,25 @@ def trained(behave, steps):
 
 
 @pytest.mark.parametrize("count", [15, pytest.param(200, marks=pytest.mark.soak)])
-def test_faults_that_pass_change_nothing(count, monkeypatch):
+def test_faults_that_pass_change_nothing(count, monkeypatch, record_property):
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.005)
     steps, moody = max(4, count // 4), Moody(count, seed=1)
     expected, _ = trained(Moody(0, seed=1), steps)
     weights, scores = trained(moody, steps)
+    invented = [score for text, score in scores if score != score_of(text)]
+    other = [name for name in expected if not torch.equal(weights[name], expected[name])]
+    record_property(
+        "counts",
+        f"{sum(moody.met.values())} reward faults of {len(moody.met)} kinds, {len(invented)} of {len(scores)} scores "
+        f"invented, {len(other)} of {len(expected)} tensors other than without faults",
+    )
     assert moody.left == 0
     assert sum(moody.met.values()) == count
     assert len(moody.met) > 5
-    assert [score for _, score in scores] == [score_of(text) for text, _ in scores]  # none was made up
+    assert scores
+    assert invented == []
     assert weights.keys() == expected.keys()
-    assert [name for name in weights if not torch.equal(weights[name], expected[name])] == []
+    assert other == []
 
 
 @pytest.mark.parametrize("name", LASTING)
