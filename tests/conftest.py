@@ -37,3 +37,17 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("counts")
         for line in counts:
             terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Reports travel between test processes as UTF-8, which has no lone surrogates; tests of hostile texts print some."""
+    report = yield
+    report.sections = [(name, _encodable(text)) for name, text in report.sections]
+    if report.longreprtext != _encodable(report.longreprtext):
+        report.longrepr = _encodable(report.longreprtext)
+    return report
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
