@@ -41,7 +41,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Reports travel between test processes as UTF-8, which has no lone surrogates; tests of hostile texts print some."""
+    """Reports travel between test processes as UTF-8, without lone surrogates; tests of hostile texts print some."""
     report = yield
     report.sections = [(name, _encodable(text)) for name, text in report.sections]
     if report.longreprtext != _encodable(report.longreprtext):
