@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM during a run: once, and it is saved and ends within seconds; Ctrl-C twice, and it ends at once.
 
 A signal while answers are sampled, scored or evaluated leaves the iteration, which is repeated when the run goes on. A
-signal while weights are moved lets the update finish first. (docs/decisions/0012)
+signal while weights are moved lets the update finish first. (docs/decisions/0011)
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""How the end of one process becomes the end of all, within seconds (docs/decisions/0011).
+"""How the end of one process becomes the end of all, within seconds (docs/decisions/0010).
 
 A process that fails says so in the store that all processes met at; the first word stays. In every process a thread
 looks there once a second, and at whether the next process (by rank, in a ring) still shows signs of life. What it
