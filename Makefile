@@ -49,7 +49,7 @@ check: $(VENV)/.demo ## everything that must hold: format, lint, types, import c
 test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)
 
-soak: $(VENV)/.installed ## the long versions of the tests of faults: kills, resumes, failing rewards (half an hour)
+soak: $(VENV)/.installed ## the long versions of the tests of faults: kills, resumes, failing rewards
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m soak --timeout 7200 $(ARGS)
 
 # The peer's packages contradict ours (another TRL), so they get an environment of their own; all versions are pinned.

@@ -3,7 +3,8 @@
 `python kill_runs.py FOLDER RESUMES SEED SIGNAL...` prints one JSON object: starts that went on from a checkpoint
 (`resumes`), signals by name that ended a start (`kills`), starts that ended with the code of a signal (`saved`), and
 `bad`: every state that must not be. A run that ends before it is signalled is moved to `ended1`, `ended2`, ..., and
-the next start begins a new one. The run is a forked child, so that a start costs no import of torch.
+the next start begins a new one. The run is a forked child of a process that has imported what a run needs, so that
+a start costs no imports.
 """
 
 import json
@@ -16,8 +17,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-import transformers  # noqa: F401 - imported once, for all children
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401 - once, for all children
 
+import surefoot.interrupt
+import surefoot.live
+import surefoot.profiling
+import surefoot.report
 import surefoot.trainer
 from surefoot.checkpoint import CheckpointError, newest_valid, steps_in, verify
 from surefoot.cli import main as surefoot
