@@ -213,8 +213,8 @@ class PPOConfig:
     """...for so many evaluations in a row."""
     patience: int | None = None
     """End the run after so many evaluations without a better score. None: never."""
-    save_every: int = 0
-    """Steps between checkpoints. 0: only at the end."""
+    save_every: int = 10
+    """Steps between checkpoints: what a kill may cost (a signal saves). 0: only at the end."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept; the one with the best evaluation score is kept beside them."""
     output_dir: str | None = None
