@@ -20,6 +20,8 @@ SILENT_POLLS = 15
 """Looks without a sign of life from the next process; counted, so that machines that sleep together wake together."""
 GRACE_SECONDS = 5.0
 """What the main thread has to come out by itself."""
+LINGER_SECONDS = 4.0
+"""How long the first process, with which the store goes, waits for the others to have read what is in it."""
 EXIT_LOST = 1
 
 _ERROR = "surefoot/error"
@@ -84,6 +86,13 @@ class Peers:
         self._thread.join(2 * POLL_SECONDS)
         with contextlib.suppress(RuntimeError):
             self._store.set(_beat_of(self._rank), _GONE.decode())
+        self._linger()
+
+    def _linger(self) -> None:
+        """Keeps the store for those that have not left yet, for a while."""
+        until = time.monotonic() + LINGER_SECONDS
+        while self._rank == 0 and any(b != _GONE for b in self._beats()[1:]) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS / 10)
 
     def tell(self, error: BaseException) -> None:
         """Makes the failure of this process everybody's. The first one told stays."""
@@ -114,18 +123,22 @@ class Peers:
     # ------------------------------------------------------------------------------------- the thread
     def _watch(self) -> None:
         neighbour = (self._rank + 1) % self._world_size
-        seen, silent, count = b"", 0, 0
-        with contextlib.suppress(RuntimeError):  # the store is gone: its process has ended, the collectives will tell
+        seen, silent, count, first_left = b"", 0, 0, False
+        try:
             while not self._done.wait(POLL_SECONDS):
                 count += 1
                 self._beat(count)
                 if told := self._error():
                     return None if self._told else self._end(told)
+                first_left = self._read(_beat_of(0)) == _GONE
                 now = self._read(_beat_of(neighbour))
                 silent = silent + 1 if now == seen and now not in (b"", _GONE) else 0
                 seen = now
                 if silent >= SILENT_POLLS:
                     self._say(f"{_processes([neighbour])} shows no sign of life: killed, or frozen?")
+        except RuntimeError:  # the store is gone, and the first process with it
+            if not (first_left or self._told):
+                self._end("process 0 is gone without a word")
         return None
 
     def _end(self, told: str) -> None:
@@ -137,6 +150,7 @@ class Peers:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a standard error without a file
             faulthandler.dump_traceback(all_threads=True)
         sys.stdout.flush()
+        self._linger()
         self._leave(EXIT_LOST)
 
     # ------------------------------------------------------------------------------------- the store

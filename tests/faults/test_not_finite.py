@@ -11,6 +11,7 @@ from tiny import tiny_llama, tiny_tokenizer
 
 from surefoot import PPOConfig, PPOTrainer
 from surefoot.callbacks import Callback
+from surefoot.controllers import LearningRates
 from surefoot.faults import NonFiniteError
 from surefoot.rewards import RewardError
 
@@ -106,7 +107,8 @@ def test_advantages_that_overflow_are_found_before_the_update():
 
 def test_a_learning_rate_that_is_not_finite_is_refused():
     batch, t = Batch(), trainer()
-    t.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(t.optimizer, lambda step: math.nan)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(t.optimizer, lambda step: math.nan)
+    t._rates = LearningRates(t.optimizer, scheduler, "constant", 0, None)
     before = weights(t)
     with pytest.raises(ValueError, match="the learning rates are"):
         t.step(batch.queries, batch.responses, batch.scores)
