@@ -218,17 +218,20 @@ def document(results: Results) -> str:
 
 def summary(results: Results) -> str:
     """The few numbers that README shows."""
-    lines, shown_sides = [], SIDES[:4]
+    lines, sides = [], SIDES[:4]
     for workload in workloads_in(results):
-        cells = [
-            number(median(runs_of(results, workload, s, side), "seconds"), ".1f", " s") for side, s, _ in shown_sides
-        ]
-        ratios = [number(speedup(results, workload, s), ".1f", "×") for _, s, _ in shown_sides[1:]]
-        shown = [f"{cell} ({ratio})" if cell != "-" else cell for cell, ratio in zip(cells[1:], ratios, strict=True)]
-        memory = number(memory_ratio(results, workload, "ours"))
-        lines.append([workload, cells[0], *shown, memory])
-    head = ["one iteration", *(title for _, _, title in shown_sides), "peak memory, of TRL's"]
-    return table(head, lines)
+        cells = [summary_cell(results, workload, side, setting) for side, setting, _ in sides]
+        lines.append([workload, *cells, number(memory_ratio(results, workload, "ours"))])
+    return table(["one iteration", *(title for _, _, title in sides), "peak memory, of TRL's"], lines)
+
+
+def summary_cell(results: Results, workload: str, side: str, setting: str) -> str:
+    """Seconds, and of ours how many times faster that is."""
+    if {"workload": workload, "side": side, "setting": setting} in results.get("out_of_memory", []):
+        return "out of memory"
+    seconds = number(median(runs_of(results, workload, setting, side), "seconds"), ".1f", " s")
+    ratio = speedup(results, workload, setting) if side == "surefoot" else None
+    return seconds if ratio is None else f"{seconds} ({ratio:.1f}×)"
 
 
 def newest(folder: Path) -> list[Results]:

@@ -109,6 +109,9 @@ def test_who_ran_out_of_memory_is_said(results):
     text = report.document(results | {"out_of_memory": [failed]})
     assert lines_with(text, "| real |", "TRL 1.12.0 |")
     assert "### Out of memory" in text
+    results["runs"] = [run for run in results["runs"] if run["side"] == "surefoot"]
+    failed = {"workload": "small", "side": "trl", "setting": "like"}
+    assert lines_with(report.summary(results | {"out_of_memory": [failed]}), "| small |", "out of memory", "10.0 s |")
 
 
 def test_a_gpu_has_no_bars_and_a_table_of_its_own_in_the_readme(results):
