@@ -30,7 +30,7 @@ def test_what_may_change_is_said_with_what_it_bears_on():
     said = check_changes(before, PPOConfig(steps=20, save_every=5, output_dir="runs/y"), allow=False)
     assert said == [
         "steps: 10 -> 20 (when the run ends)",
-        "save_every: 10 -> 5 (what is kept)",
+        "save_every: 0 -> 5 (what is kept)",
         "output_dir: runs/x -> runs/y (where it is kept)",
     ]
     assert check_changes(before, PPOConfig(steps=10, save_every=0, output_dir="runs/x"), allow=False) == []

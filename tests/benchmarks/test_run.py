@@ -53,6 +53,7 @@ def test_an_iteration_of_ours_does_the_work_that_the_workload_says():
     assert all(found[name] > 0 for name in ("sampling", "scoring", "reward", "update"))
 
 
+@pytest.mark.slow
 @pytest.mark.multi
 def test_the_toy_runs_from_end_to_end(capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(launch.ROOT / "src"))

@@ -10,6 +10,9 @@ from processes import outputs, start
 SCRIPT = Path(__file__).with_name("failing_ranks.py")
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.multi
 @pytest.mark.parametrize(
     ("trouble", "said"),
@@ -18,14 +21,14 @@ SCRIPT = Path(__file__).with_name("failing_ranks.py")
             "raises in the reward",
             r"process 1 failed: RewardError: reward 'reward' at row \d+: raised RuntimeError: no ",
         ),
-        ("raises in sampling", "process 1 failed: RuntimeError: no grader on this machine"),
-        ("raises in the update", "process 1 failed: RuntimeError: no grader on this machine"),
-        ("raises by hand", "process 1 failed: RuntimeError: no grader on this machine"),
-        ("leaves", "process 1 failed: SystemExit: 7"),
-        ("dies", "process 1 died without a word"),
+        pytest.param("raises in sampling", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
+        pytest.param("raises in the update", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
+        pytest.param("raises by hand", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
+        pytest.param("leaves", "process 1 failed: SystemExit: 7", marks=SLOW),
+        pytest.param("dies", "process 1 died without a word", marks=SLOW),
         ("killed", "process 1 died without a word"),
         ("hangs", r"process 0 waited in vain for another, which lives but does not come"),
-        ("frozen", "process 1 shows no sign of life"),
+        pytest.param("frozen", "process 1 shows no sign of life", marks=SLOW),
     ],
 )
 def test_the_end_of_one_process_is_the_end_of_the_other(tmp_path, trouble, said):

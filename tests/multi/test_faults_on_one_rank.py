@@ -15,11 +15,11 @@ SCRIPT = Path(__file__).with_name("faulty_ranks.py")
     ("on_fault", "broken", "wanted"),
     [
         ("stop", "loss", "the loss is not finite"),
-        ("stop", "gradient", "the gradient is not finite"),
-        ("skip", "loss", [0, 1, 0]),
+        pytest.param("stop", "gradient", "the gradient is not finite", marks=pytest.mark.slow),
+        pytest.param("skip", "loss", [0, 1, 0], marks=pytest.mark.slow),
         ("skip", "gradient", [0, 1, 0]),
         ("drop_sample", "loss", [1, 0, 1]),
-        ("drop_sample", "gradient", "no single answer is to blame"),
+        pytest.param("drop_sample", "gradient", "no single answer is to blame", marks=pytest.mark.slow),
     ],
 )
 def test_both_processes_do_the_same_about_it(tmp_path, on_fault, broken, wanted):

@@ -29,6 +29,7 @@ def rows(folder):
     return [[json.loads(line)["row"] for line in file.read_text().splitlines()] for file in files]
 
 
+@pytest.mark.slow
 @pytest.mark.multi
 def test_two_processes_go_on_bit_for_bit_and_one_takes_over_with_the_same_prompts(tmp_path):
     whole, stopped, taken = tmp_path / "whole", tmp_path / "stopped", tmp_path / "taken"

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize("rows", [8, 3])
+@pytest.mark.parametrize("rows", [pytest.param(8, marks=pytest.mark.slow), 3])
 def test_the_result_does_not_depend_on_the_number_of_processes(tmp_path, rows):
     path = f"{SCRIPT.parents[1]}:{os.environ.get('PYTHONPATH', '')}"
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -359,6 +359,7 @@ def test_the_first_failure_of_a_batch_is_said_and_the_others_only_for_debugging(
 def test_a_process_is_interrupted_at_once_and_its_random_numbers_are_left_alone():
     program = (
         "import os, random, signal, sys, threading, torch\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs begin deaf to it
         "from surefoot.rewards import RemoteReward\n"
         "from surefoot.types import Completion, Prompt\n"
         "row = [Prompt('q', (1,))], [Completion('a', (), (), 'stop')]\n"
@@ -375,9 +376,13 @@ def test_a_process_is_interrupted_at_once_and_its_random_numbers_are_left_alone(
     with Service(behave) as service:
         child = subprocess.Popen([sys.executable, "-c", program, f"openrlhf+{service.url}"], text=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-        assert child.stdout.readline() == "True\n"
-        began = time.monotonic()
-        _, errors = child.communicate(timeout=60)
+        try:
+            assert child.stdout.readline() == "True\n"
+            began = time.monotonic()
+            _, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
+            child.communicate()
     assert "KeyboardInterrupt" in errors
     assert time.monotonic() - began < 10  # read_timeout is 60
 
