@@ -1,8 +1,8 @@
 """The arithmetic of the passes: bfloat16 where it was chosen, and the quicker of two float32 matrix products on a CPU.
 
 PyTorch multiplies float32 matrices on a CPU with MKL, which knows some makes of processor better than others; oneDNN,
-which PyTorch carries as well, is 1.1 to 2 times as fast on those that MKL serves badly and no slower elsewhere. Both
-round to float32; they differ in the order of their sums (about 1e-6 of the largest number).
+which PyTorch carries as well, is 1.1 to 2 times as fast on those that MKL serves badly and about as fast where MKL is
+at home. Both round to float32; they differ in the order of their sums (about 1e-6 of the largest number).
 """
 
 from collections.abc import Callable, Iterator
