@@ -12,7 +12,7 @@ import torch
 from surefoot import PPOConfig, PPOTrainer
 from surefoot.profiling import Profile, StageCost, operator_table, stage_table
 from surefoot.runtime import peak_memory_gib, peak_memory_since_restart_gib, restart_peak_memory
-from surefoot.stages import stage, watched
+from surefoot.phases import stage, watched
 
 STAGES = ["sampling", "reward", "scoring pass", "estimates", "update"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from surefoot.ops.gae import gae, length_adaptive_lam
 from surefoot.ops.kl import token_rewards
 from surefoot.ops.masking import masked_scale, masked_whiten
-from surefoot.stages import ESTIMATES, stage
+from surefoot.phases import ESTIMATES, stage
 from surefoot.types import AllSum, Experience, Rollout
 
 

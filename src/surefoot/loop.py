@@ -17,7 +17,7 @@ from surefoot.rewards import RewardMix
 from surefoot.rollout import Response, collect
 from surefoot.setup import sampling_of
 from surefoot.snapshot import generator_states, restore_generators
-from surefoot.stages import SCORING, stage
+from surefoot.phases import SCORING, stage
 from surefoot.statistics import evaluation_metrics, reward_statistics
 from surefoot.stopping import STOPPED
 from surefoot.types import Prompt, StepStats

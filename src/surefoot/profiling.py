@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from surefoot.callbacks import Callback, SampleRecord, TrainResult
 from surefoot.runtime import peak_memory_since_restart_gib, restart_peak_memory
-from surefoot.stages import SAMPLING, watched
+from surefoot.phases import SAMPLING, watched
 from surefoot.types import StepStats
 
 _OPERATORS = 15

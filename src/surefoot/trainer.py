@@ -47,7 +47,7 @@ from surefoot.setup import (
     use_bfloat16,
 )
 from surefoot.snapshot import prompts_digest
-from surefoot.stages import SAMPLING, SCORING, stage
+from surefoot.phases import SAMPLING, SCORING, stage
 from surefoot.statistics import Laps, Prices, step_statistics
 from surefoot.stopping import StopRules, StopSwitch
 from surefoot.symptoms import Symptoms

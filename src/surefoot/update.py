@@ -19,7 +19,7 @@ from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import length_mask
 from surefoot.rows import Fresh, Rows, join_rows
 from surefoot.runtime import Runtime
-from surefoot.stages import UPDATE, stage
+from surefoot.phases import UPDATE, stage
 from surefoot.types import Experience, UpdateStats
 
 

@@ -236,6 +236,25 @@ def test_a_host_that_does_not_exist_is_told():
         RemoteReward("openrlhf+http://no-such-host.invalid#deadline=0.2")(prompts(n=1), ANSWERS[:1])
 
 
+def test_a_try_that_the_deadline_cuts_off_does_not_hide_why_the_one_before_failed(monkeypatch):
+    import socket
+
+    release, calls = threading.Event(), []
+
+    def first_unknown_then_hanging(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        release.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", first_unknown_then_hanging)
+    with pytest.raises(RewardUnavailableError, match="its name cannot be resolved"):
+        RemoteReward("openrlhf+http://localhost:1#deadline=1.5")(prompts(n=1), ANSWERS[:1])
+    assert len(calls) >= 2
+    release.set()
+
+
 def test_a_name_server_that_hangs_does_not_outlast_the_deadline(monkeypatch):
     import socket
 

@@ -15,7 +15,7 @@ from surefoot.rewards.failure import LARGEST, RewardError, check_scores
 from surefoot.rewards.function import FunctionReward
 from surefoot.rewards.locate import is_file_spec
 from surefoot.rewards.remote import RemoteReward
-from surefoot.stages import REWARD, stage
+from surefoot.phases import REWARD, stage
 from surefoot.types import Prompt, Reward, RewardOutput
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")

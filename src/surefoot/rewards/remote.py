@@ -230,14 +230,16 @@ class _Batch:
 
     def _settle(self, chunk: _Chunk) -> None:
         """Asks until every row of the chunk has its score."""
-        missing, tries, request_id = chunk.rows, 0, str(uuid.uuid4())
+        missing, tries, request_id, reason = chunk.rows, 0, str(uuid.uuid4()), ""
         while not self._stop.is_set():
             pause = FIRST_PAUSE_SECONDS * 2**tries
             tries += 1
             try:
                 found = self.reward.ask([self.rows[i] for i in missing], request_id, self.ends)
             except _PassingError as error:
-                reason, earliest = str(error), error.after
+                if not reason or time.monotonic() < self.ends:  # cut off by the deadline, a try tells less than the last
+                    reason = str(error)
+                earliest = error.after
             except (UnusableReplyError, ReplyError) as error:
                 raise self._refused(error, missing) from error
             else:
