@@ -69,8 +69,9 @@ def test_it_begins_at_log_2_and_ends_where_the_margins_of_the_saved_model_say(ba
 
 
 def test_the_reference_under_an_sft_adapter_is_the_adapter_as_it_was_also_after_training(base, adapter, tmp_path):
-    options = DPOOptions(model_name=base, adapter_name=adapter, steps=2, batch_size=2, mini_batch_size=2,
-                         learning_rate=1e-2, dataset=write_rows(tmp_path / "pairs.jsonl", PAIRS[:2])).resolved()  # fmt: skip
+    rows = write_rows(tmp_path / "pairs.jsonl", PAIRS[:2])
+    few = {"steps": 2, "batch_size": 2, "mini_batch_size": 2, "learning_rate": 1e-2}
+    options = DPOOptions(model_name=base, adapter_name=adapter, dataset=rows, **few).resolved()
     loaded = load_dpo(options)
     trainer = dpo_trainer(options, loaded, folder=tmp_path)
     trainer.train()

@@ -1,4 +1,4 @@
-"""`surefoot reward` on a tiny model: it learns what people preferred, is judged, and is what rewards and critics load."""
+"""`surefoot reward` on a tiny model: it learns a preference, is judged, and is what rewards and critics load."""
 
 import json
 import math
@@ -26,8 +26,9 @@ def base(tmp_path_factory):
 
 
 def command(base, folder, rows=PAIRS, **options):
-    options = {"model_name": base, "dataset": write_rows(folder.parent / "pairs.jsonl", rows), "output_dir": folder,
-               "batch_size": 4, "mini_batch_size": 2, "steps": 8, "learning_rate": 1e-2, "eval_rows": 3} | options  # fmt: skip
+    few = {"batch_size": 4, "mini_batch_size": 2, "steps": 8, "learning_rate": 1e-2, "eval_rows": 3}
+    rows = write_rows(folder.parent / "pairs.jsonl", rows)
+    options = {"model_name": base, "dataset": rows, "output_dir": folder} | few | options
     flat = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
     return ["reward", *(text for pair in flat for text in pair)]
 

@@ -1,11 +1,17 @@
 """Options of SFT, reward models and DPO: ours by PPO's names, TRL's by TRL's names, nothing twice and nothing idle."""
 
 import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import surefoot
 from surefoot.config import PPOConfig
 from surefoot.settings import load_settings, to_yaml
+from surefoot.stages.manual import stages_reference
 from surefoot.stages.names import RETIRED, SYNONYMS
 from surefoot.stages.options import STAGES, DPOOptions, RewardOptions, SFTOptions
 from surefoot.stages.passed import plain_kind, trl_kinds
@@ -127,3 +133,30 @@ def test_types_of_trl_are_put_in_our_words():
     assert plain_kind(dict[str, int] | str | None) == str | None
     assert plain_kind(object) is None
     assert plain_kind(None) is None
+
+
+def test_the_committed_page_of_the_stages_is_current():
+    page = Path(__file__).parents[2] / "docs" / "stages.md"
+    assert page.read_text(encoding="utf-8") == stages_reference(), (
+        "run: python -m surefoot.stages.manual > docs/stages.md"
+    )
+
+
+@pytest.mark.parametrize("command", STAGES)
+def test_help_of_a_stage_imports_neither_torch_nor_trl(command):
+    program = (
+        "import sys; from surefoot.cli import main; code = main([sys.argv[1], '--help']); "
+        "assert code == 0; assert not {'torch', 'trl', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "surefoot " + command in done.stdout
+    assert "TRL's " + STAGES[command].TRL_CONFIG in done.stdout
+
+
+def test_trl_is_imported_by_one_file():
+    source = Path(surefoot.__file__).parent
+    files = [
+        p for p in source.rglob("*.py") if re.search(r"^\s*(import|from) trl\b", p.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert [str(path.relative_to(source)) for path in files] == ["stages/trl.py"]

@@ -55,17 +55,12 @@ def load_data(options: StageOptions, tokenizer: Any, max_tokens: int) -> Data:
             rows, held_out = split_rows(rows, options.eval_rows or 0, options.seed)
         except ValueError as error:
             raise ValueError(f"eval_rows={options.eval_rows}: {error}") from None
-    report = check_rows(rows, held_out, tokenizer, max_tokens, dropped=dropped, too_long=_TOO_LONG[options.COMMAND])
+    reward = options.COMMAND == "reward"
+    how = {"too_long": "they are left out"} if reward else {}
+    report = check_rows(rows, held_out, tokenizer, max_tokens, dropped=dropped, ends=not reward, **how)
     if report.problems:
         raise ValueError("\n".join(report.problems))
     return Data(rows, held_out, report)
-
-
-_TOO_LONG = {
-    "sft": "what is over is cut off",
-    "reward": "they are left out",
-    "dpo": "what is over is cut off",
-}
 
 
 def read_rows(options: StageOptions, option: str) -> Rows:
