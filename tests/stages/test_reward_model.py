@@ -86,6 +86,13 @@ def test_an_adapter_with_its_head_is_loaded_by_plain_peft_and_as_a_reward(base, 
     assert evaluations(run)[-1]["metrics"]["eval/accuracy"] == 1.0
 
 
+def test_it_is_centred_on_both_answers_of_pairs(base, tmp_path):
+    run, pairs = tmp_path / "run", write_rows(tmp_path / "drawn.jsonl", PAIRS)
+    assert main(command(base, run, steps=2, centre_on=pairs)) == 0
+    texts = [(row["prompt"], row[name]) for row in PAIRS for name in ("chosen", "rejected")]
+    assert fmean(scores(run / "model", texts)) == pytest.approx(0, abs=1e-5)
+
+
 def test_the_critic_of_ppo_starts_from_it(base, tmp_path):
     run = tmp_path / "run"
     assert main(command(base, run)) == 0

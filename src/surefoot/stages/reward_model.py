@@ -14,7 +14,7 @@ from surefoot.stages.data import load_data
 from surefoot.stages.lengths import answer_tokens
 from surefoot.stages.models import load_classifier, longest_row
 from surefoot.stages.options import RewardOptions
-from surefoot.stages.rows import Rows, load_rows, prompt_key
+from surefoot.stages.rows import ANSWERS, Rows, load_rows, prompt_key
 from surefoot.stages.run import Judgement, Loaded, Stage, run_stage
 from surefoot.stages.trl import adapter_config, make_trainer
 from surefoot.types import Prompt
@@ -59,11 +59,10 @@ def judge(options: RewardOptions, loaded: Loaded, trainer: Any) -> Judgement:
     text = []
     if options.centre_on is not None:
         samples = _samples(options)
-        shift = fmean(_scores(scorer, samples, "completion"))
-        numbers["score_shift"] = shift
-        text.append(
-            f"centred   {shift:.4g} is taken off every score: the mean of {len(samples)} answers of {samples.source}"
-        )
+        found = [s for name in ANSWERS if name in samples.rows[0] for s in _scores(scorer, samples, name)]
+        numbers["score_shift"] = shift = fmean(found)
+        which = f"the mean of {len(found)} answers of {samples.source}"
+        text.append(f"centred   {shift:.4g} is taken off every score: {which}")
     files: dict[str, Any] = {}
     held_out = loaded.data.held_out
     if len(held_out):
@@ -131,10 +130,14 @@ def as_answer(row: Mapping[str, Any], name: str, place: str) -> tuple[Prompt, st
 
 
 def _samples(options: RewardOptions) -> Rows:
+    """Rows with a prompt and an answer, or with two."""
     try:
         rows = load_rows(options.centre_on, kind="sft")
     except ValueError as error:
-        raise ValueError(f"centre_on: {error}") from error
+        try:
+            rows = load_rows(options.centre_on, kind="preference")
+        except ValueError:
+            raise ValueError(f"centre_on: {error}") from error
     if not len(rows) or "prompt" not in rows.rows[0]:
         raise ValueError(f"centre_on={options.centre_on!r}: rows with a prompt and an answer are needed")
     return rows

@@ -1,6 +1,7 @@
 """Our options -> TRL's configs and trainers, which report to us alone. Only here is TRL imported."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import trl
 from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback, TrainerCallback
 
+from surefoot.display import brief
 from surefoot.setup import use_bfloat16
 from surefoot.stages.options import StageOptions
 
@@ -136,10 +138,22 @@ def _config(options: StageOptions, device: torch.device, folder: Path, *, evalua
     }
     if "beta" in options.kinds():
         ours["beta"] = getattr(options, "beta")  # noqa: B009 - of some options alone
-    passed = {name: list(value) if isinstance(value, tuple) else value for name, value in options.trl.items()}
+    passed = {name: _as_trl_has_it(name, value) for name, value in options.trl.items()}
     config = kind(**(ours | passed))
     config._n_gpu = min(config.n_gpu, 1)  # one process, one device: TRL refuses DataParallel
     return config
+
+
+def _as_trl_has_it(name: str, value: Any) -> Any:
+    """A list as a list, and a mapping, which is JSON in a settings file, as a mapping."""
+    if isinstance(value, tuple):
+        return list(value)
+    if not (isinstance(value, str) and value.startswith("{")):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}={brief(value)} is not JSON: {error}") from None
 
 
 def adapter_config(options: StageOptions, task: str) -> Any:
