@@ -39,7 +39,7 @@ def test_where_only_seeds_differ_the_interval_is_students_t(means):
     x = np.repeat(np.array(means)[:, None], 50, axis=1)
     low, high = stats.t.interval(0.95, len(means) - 1, loc=np.mean(means), scale=stats.sem(means))
     found = mean_of(x)
-    assert (found.low, found.high) == pytest.approx((low, high), rel=0.02, abs=0.02)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.01)
 
 
 def test_seeds_that_are_all_alike_add_nothing():
