@@ -41,8 +41,7 @@ SECTIONS: Mapping[str, str] = {
     "trl": "Options of TRL's own config, by their names there",
 }
 
-
-S = TypeVar("S", bound="StageOptions")
+T = TypeVar("T", bound="StageOptions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +190,7 @@ class StageOptions(Options):
             ),
         )
 
-    def resolved(self: S) -> S:
+    def resolved(self: T) -> T:
         """The same with what depends on other options written out."""
         rate = self.learning_rate
         if rate is None:
