@@ -1,7 +1,7 @@
 """report.html: one file that needs no network and no script, and lets none of its texts become either."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from surefoot.report.style import STYLE
 from surefoot.report.svg import plain, shown
 
 _FIRST_PAIRS = 6
+_FOOTER = "Written by surefoot from the files of this run's folder, and from nothing else."
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -39,7 +40,7 @@ def page(run: Run) -> str:
         if figures:
             body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
     body += [_samples(run), _options(run), _environment(run)]
-    return _document(run, body)
+    return document(run.model, body, _FOOTER)
 
 
 def stage_page(run: Run, stage: str, folder: Path) -> str:
@@ -55,18 +56,18 @@ def stage_page(run: Run, stage: str, folder: Path) -> str:
     lines = "".join(f"<tr><td>{shown(name)}</td><td>{shown(_option(x))}</td></tr>" for name, x in run.config.items())
     head = "<thead><tr><th>Option</th><th>This run</th></tr></thead>"
     body += [f"<h2>Options</h2><table class=words>{head}<tbody>{lines}</tbody></table>", _environment(run)]
-    return _document(run, body)
+    return document(run.model, body, _FOOTER)
 
 
-def _document(run: Run, body: list[str]) -> str:
+def document(title: str, parts: Sequence[str], footer: str) -> str:
+    """A page in the report's style around parts that are markup already; empty ones are left out."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{plain(run.model)} · surefoot</title><style>{STYLE}</style></head><body><main>"
-        + "\n".join(part for part in body if part)
-        + "<footer>Written by surefoot from the files of this run's folder, and from nothing else.</footer>"
-        "</main></body></html>\n"
+        f"<title>{plain(title)} · surefoot</title><style>{STYLE}</style></head><body><main>"
+        + "\n".join(part for part in parts if part)
+        + f"<footer>{shown(footer)}</footer></main></body></html>\n"
     )
 
 
