@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import tiny
@@ -86,7 +87,8 @@ def test_the_loss_of_held_out_rows_is_that_of_the_answers_alone(base, tmp_path):
 
 def test_an_adapter_is_loaded_by_plain_peft_on_a_base_that_is_found_from_anywhere(base, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    assert main(command(base, run, lora_r=4)) == 0
+    monkeypatch.chdir(Path(base).parent)
+    assert main(command(Path(base).name, run, lora_r=4)) == 0
     assert not (run / "model" / "config.json").exists()
     monkeypatch.chdir("/")
     model = AutoPeftModelForCausalLM.from_pretrained(run / "model")
