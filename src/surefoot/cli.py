@@ -83,6 +83,7 @@ usage: surefoot COMMAND [options]
 
 PPO for RLHF in small, sure steps.
 
+  rlhf          the whole of RLHF from one file: SFT, reward model, PPO, DPO, and their comparison
   ppo           train a language model with PPO
   plan          say what a run would take of the memory, and whether it fits
   init          write a settings file to start from, with example prompts and a reward
@@ -184,6 +185,13 @@ def plan(arguments: Sequence[str]) -> int:
     given = read(arguments)
     with usage_errors():
         return EXIT_OK if run_plan([*given.file, *given.config], options_of(given)) else EXIT_FAILED
+
+
+def rlhf(arguments: Sequence[str]) -> int:
+    """`surefoot rlhf`: all stages of a file, in order."""
+    from surefoot.pipeline.command import rlhf as run_rlhf
+
+    return run_rlhf(arguments)
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -288,6 +296,7 @@ def env(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "rlhf": rlhf,
     "ppo": ppo,
     "plan": plan,
     "init": init,

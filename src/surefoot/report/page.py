@@ -1,7 +1,7 @@
 """report.html: one file that needs no network and no script, and lets none of its texts become either."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,17 @@ def page(run: Run) -> str:
         if figures:
             body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
     body += [_samples(run), _options(run), _environment(run)]
+    return document(run.model, [part for part in body if part])
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A page that needs no network and no script; `body` is markup, `title` any text."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{plain(run.model)} · surefoot</title><style>{STYLE}</style></head><body><main>"
-        + "\n".join(part for part in body if part)
+        f"<title>{plain(title)} · surefoot</title><style>{STYLE}</style></head><body><main>"
+        + "\n".join(body)
         + "<footer>Written by surefoot from the files of this run's folder, and from nothing else.</footer>"
         "</main></body></html>\n"
     )
