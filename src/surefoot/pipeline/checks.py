@@ -15,8 +15,9 @@ from surefoot.pipeline.options import PipelineOptions
 from surefoot.pipeline.parts import Part
 from surefoot.prompts import PromptSet, load_prompts
 from surefoot.rewards.address import is_address
+from surefoot.rewards.conventions import without_ends
 from surefoot.rewards.locate import locate
-from surefoot.stages.rows import load_rows
+from surefoot.stages.rows import load_rows, prompt_key
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def check_all(top: PipelineOptions, parts: Sequence[Part]) -> list[str]:
     found = _Found()
     tokenizer = found.of(lambda: _tokenizer_of_model("model_name", str(top.model_name), top.chat_template))
     prompts = {} if tokenizer is None else _prompts(top, tokenizer, found)
-    found.of(lambda: _check_held_out(prompts))
+    found.of(lambda: _check_held_out(prompts, top.preferences, tokenizer))
     for part in parts:
         if tokenizer is not None:
             for option, name in _models_of(part, made):
@@ -84,16 +85,24 @@ def _prompts(top: PipelineOptions, tokenizer: Any, found: _Found) -> dict[str, P
     return {name: prompts for name, prompts in loaded.items() if prompts is not None}
 
 
-def _check_held_out(loaded: Mapping[str, PromptSet]) -> None:
-    """Refuses a prompt that is both trained on and judged on."""
-    trained, held_out = ({p.text for p in loaded[name].prompts} if name in loaded else set()
-                         for name in ("prompts", "held_out_prompts"))  # fmt: skip
-    both = sorted(trained & held_out)
-    if both:
-        raise ValueError(
-            f"{len(both)} of the held_out_prompts are among the prompts, for instance {brief(both[0])}: a model would "
-            "be judged on what it was trained on; take them out of one of the files"
-        )
+def _check_held_out(loaded: Mapping[str, PromptSet], preferences: str | None, tokenizer: Any) -> None:
+    """Refuses a prompt that is both learnt from and judged on."""
+    if "held_out_prompts" not in loaded:
+        return
+    special = tokenizer.all_special_tokens
+    asked = {
+        name: {prompt_key({"prompt": list(p.messages) or without_ends(p.text, special)}) for p in prompts.prompts}
+        for name, prompts in loaded.items()
+    }
+    if preferences is not None:
+        asked["preferences"] = {prompt_key(row) for row in load_rows(preferences, kind="preference").rows}
+    held_out = asked.pop("held_out_prompts")
+    for name, learnt in asked.items():
+        if both := sorted(held_out & learnt):
+            raise ValueError(
+                f"{len(both)} of the held_out_prompts are among the {name}, for instance {brief(both[0])}: a model "
+                "would be judged on what it was trained on; take them out of one of the files"
+            )
 
 
 def _check_rows(part: Part, made: Sequence[str]) -> None:

@@ -119,12 +119,15 @@ def run_part(state: State, *, quiet: bool) -> int:
     code = EXIT_FAILED
     try:
         code = _runner(part.kind)(part.options, quiet=quiet)
+        if code == EXIT_OK:
+            check_result(part)
+    except BaseException:
+        code = EXIT_FAILED
+        raise
     finally:
         seconds = record.seconds + time.monotonic() - began
         replace(record, seconds=round(seconds, 1), ended=code == EXIT_OK).write(part.folder)
         _let_go()
-    if code == EXIT_OK:
-        check_result(part)
     return code
 
 
@@ -134,7 +137,7 @@ def check_result(part: Part) -> None:
     Raises:
         RuntimeError: it is not there.
     """
-    wanted = {"rate": "preferences.jsonl", "compare": "result.json"}.get(part.kind, "model")
+    wanted = {"rate": "preferences.jsonl", "compare": "compare.json"}.get(part.kind, "model")
     if not (part.folder / wanted).exists():
         raise RuntimeError(f"{part.name} ended without leaving {part.folder / wanted}")
 
