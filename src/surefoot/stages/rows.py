@@ -27,6 +27,8 @@ from surefoot.types import Message
 
 Part = str | tuple[Message, ...]
 """A prompt or an answer: a text, or messages."""
+ANSWERS = ("completion", "chosen", "rejected")
+"""What answers are called in a row."""
 _ASKING = ("user", "system")
 """Roles with which an answer cannot begin."""
 _EXAMPLE_LENGTH = 200
