@@ -1,4 +1,4 @@
-"""The recipes in configs/: each is read by the parser of its command, and says where it was measured, or that it was not."""
+"""The recipes in configs/: each is read by its command, and says where it was measured, or that it was not."""
 
 from pathlib import Path
 

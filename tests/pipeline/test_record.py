@@ -82,6 +82,15 @@ def test_ppo_goes_on_where_only_its_end_was_moved():
     found = states(ppo={"steps": 20})
     assert (found["ppo"].what, found["ppo"].why) == ("go on", "steps: 10 -> 20")
     assert states(ppo={"steps": 10, "learning_rate": 1e-3})["ppo"].what == "anew"
+    assert states(ppo={"steps": 20, "lr_schedule": "linear"})["ppo"].what == "anew"
+    assert states(sft={"dataset": "texts.jsonl", "steps": 20})["sft"].what == "anew"
+
+
+def test_what_changes_no_number_makes_nothing_anew():
+    run_all()
+    found = states(ppo={"save_every": 3}, sft={"dataset": "texts.jsonl", "eval_every": 7})
+    assert {state.what for state in found.values()} == {"done"}
+    assert found["ppo"].why == "save_every: 10 -> 3"
 
 
 def test_the_folder_can_be_moved_as_a_whole():

@@ -59,11 +59,11 @@ def _reward(folder: Path) -> str:
     card = read_json(folder / "reward-card.json")
     if not card:
         return "trained; no pairs were held out, so how well is not known"
-    accuracy, low, high = (card["accuracy"][name] for name in ("value", "low", "high"))
-    longer = card["longer_is_better"]["value"]
+    right, ahead = card["accuracy"], card["beyond_length"]
     return (
-        f"{accuracy:.1%} of {card['pairs']} held-out pairs right [{low:.1%}, {high:.1%}]; "
-        f"the longer answer would be right in {longer:.1%}"
+        f"{right['value']:.1%} of {card['pairs']} held-out pairs right [{right['low']:.1%}, {right['high']:.1%}]; "
+        f"{ahead['value'] * 100:+.1f} points [{ahead['low'] * 100:+.1f}, {ahead['high'] * 100:+.1f}] from what always "
+        f"taking the {card['length_rule']} answer gets right"
     )
 
 

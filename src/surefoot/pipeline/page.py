@@ -24,7 +24,9 @@ def write_page(out: Path, parts: Sequence[Part]) -> Path:
 def page(out: Path, parts: Sequence[Part]) -> str:
     """The page as text."""
     outcomes = [outcome_of(part) for part in parts]
-    return document(f"RLHF in {out.name}", [_headline(out, outcomes), _stages(out, outcomes), _given(outcomes)])
+    parts_of_page = [_headline(out, outcomes), _stages(out, outcomes), _given(outcomes)]
+    footer = "Written by surefoot from the files of this folder, and from nothing else."
+    return document(f"RLHF in {out.name}", parts_of_page, footer)
 
 
 def _headline(out: Path, outcomes: Sequence[Outcome]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from surefoot.changes import STOP_OPTIONS
+from surefoot.changes import MAY_CHANGE, STOP_OPTIONS, Change, makes_another_run
 from surefoot.pipeline.parts import Part
 
 FILE = "stage.json"
@@ -130,11 +130,18 @@ def _state(part: Part, given: Record, before: Mapping[str, State], *, fresh: boo
         return State(part, "anew", f"{' and '.join(made_anew)} is made anew", found, given)
     kept = Record(found.id, given.options, given.files, given.needs, found.seconds, found.ended)
     changed = differences(found, kept)
-    if not changed:
-        return State(part, "done" if found.ended else "go on", "", found, kept)
-    if part.kind == "ppo" and set(changed) <= set(STOP_OPTIONS):
-        return State(part, "go on", "; ".join(changed.values()), found, kept)
-    return State(part, "anew", "; ".join(changed.values()), found, given)
+    why = "; ".join(changed.values())
+    if any(_alters(name, part) for name in changed):
+        return State(part, "anew", why, found, given)
+    ended = found.ended and not set(changed) & set(STOP_OPTIONS)
+    return State(part, "done" if ended else "go on", why, found, kept)
+
+
+def _alters(name: str, part: Part) -> bool:
+    """Whether a stage with another value of this option, file or stage before it computes something else."""
+    if part.kind == "ppo":
+        return makes_another_run(Change(name, None, None), part.options)
+    return name not in MAY_CHANGE or name in STOP_OPTIONS
 
 
 def differences(before: Record, now: Record) -> dict[str, str]:

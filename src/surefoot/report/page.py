@@ -36,19 +36,18 @@ def page(run: Run) -> str:
         if figures:
             body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
     body += [_samples(run), _options(run), _environment(run)]
-    return document(run.model, [part for part in body if part])
+    return document(run.model, body, "Written by surefoot from the files of this run's folder, and from nothing else.")
 
 
-def document(title: str, body: Sequence[str]) -> str:
-    """A page that needs no network and no script; `body` is markup, `title` any text."""
+def document(title: str, parts: Sequence[str], footer: str) -> str:
+    """A page in the report's style around parts that are markup already; empty ones are left out."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{plain(title)} · surefoot</title><style>{STYLE}</style></head><body><main>"
-        + "\n".join(body)
-        + "<footer>Written by surefoot from the files of this run's folder, and from nothing else.</footer>"
-        "</main></body></html>\n"
+        + "\n".join(part for part in parts if part)
+        + f"<footer>{shown(footer)}</footer></main></body></html>\n"
     )
 
 
