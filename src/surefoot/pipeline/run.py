@@ -1,6 +1,7 @@
 """The stages one after the other: what is done is skipped, what was stopped goes on. Heavy imports wait."""
 
 import contextlib
+import functools
 import gc
 import os
 import time
@@ -155,7 +156,9 @@ def _runner(kind: str) -> Runner:
     elif kind == "dpo":
         from surefoot.stages.dpo import run_dpo as run
     else:
-        from surefoot.evaluate.run import run_compare as run
+        from surefoot.evaluate.run import run_compare
+
+        run = functools.partial(run_compare, fresh=True)  # one that was stopped left nothing to go on with
     return run
 
 
