@@ -8,6 +8,7 @@ import difflib
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from surefoot.config import PPOConfig
@@ -111,6 +112,18 @@ def _passed(rest: Sequence[str], cls: type[Options]) -> tuple[dict[str, str | li
             values.append(pending.pop(0))
         passed[name] = "true" if not values else values[0] if len(values) == 1 else values
     return passed, left
+
+
+def settings_of(run: str) -> Path:
+    """The settings that a run folder keeps.
+
+    Raises:
+        UsageError: it is no run folder.
+    """
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise UsageError(f"--resume {run}: no run folder, it has no config.yaml")
+    return path
 
 
 def flag_of(name: str) -> str:

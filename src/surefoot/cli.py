@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from surefoot import __version__
-from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of
+from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of, settings_of
 from surefoot.display import visible
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
-from surefoot.running import dry_run_ppo, run_ppo, settings_of
+from surefoot.running import dry_run_ppo, run_ppo
 from surefoot.settings import load_settings
+from surefoot.stages import command as stages
 from surefoot.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, complain, console, usage_errors
 from surefoot.threads import share_cores
 
@@ -84,7 +85,10 @@ usage: surefoot COMMAND [options]
 PPO for RLHF in small, sure steps.
 
   rlhf          the whole of RLHF from one file: SFT, reward model, PPO, DPO, and their comparison
+  sft           teach a language model texts, answers or conversations
+  reward        train a reward model from pairs of answers, and judge it
   ppo           train a language model with PPO
+  dpo           train a language model from pairs of answers directly
   plan          say what a run would take of the memory, and whether it fits
   init          write a settings file to start from, with example prompts and a reward
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
@@ -298,6 +302,7 @@ def env(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "rlhf": rlhf,
     "ppo": ppo,
+    **stages.COMMANDS,
     "plan": plan,
     "init": init,
     "demo": demo,

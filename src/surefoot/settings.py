@@ -300,6 +300,8 @@ def _adapt(kind: Any, value: Any) -> Any:
     if element is not None:
         items = value if isinstance(value, list) else [] if value is None else [value]
         nothing = len(items) == 1 and isinstance(items[0], _Bare) and items[0].lower() == "none"
+        if optional and (nothing or value is None):
+            return None
         return () if nothing else tuple(_adapt(element, item) for item in items)
     if isinstance(value, _Bare):
         value = None if optional and value.lower() == "none" else str(value)
@@ -309,7 +311,8 @@ def _adapt(kind: Any, value: Any) -> Any:
 
 def _element(kind: Any) -> Any:
     """The type of a list option's elements; None for other options."""
-    return get_args(kind)[0] if get_origin(kind) is tuple else None
+    lists = [k for k in (kind, *get_args(kind)) if get_origin(k) is tuple]
+    return get_args(lists[0])[0] if lists else None
 
 
 def _number_or_text(kind: Any, text: str) -> Any:

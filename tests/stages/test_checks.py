@@ -4,6 +4,7 @@ import pytest
 import tiny
 
 from surefoot.stages.checks import check_rows, drop_unusable
+from surefoot.stages.lengths import rendered, row_tokens
 from surefoot.stages.rows import load_rows
 
 USER, ANSWER, OTHER = (
@@ -38,6 +39,14 @@ def test_lengths_are_those_of_whole_rows_and_the_baseline_counts_ties_half(token
     assert (report.pairs.chosen, report.pairs.rejected) == ((4 + 1 + 2 + 3) / 4, (1 + 3 + 2 + 1) / 4)
     assert (report.pairs.longer, report.pairs.equal, report.pairs.baseline) == (0.5, 0.25, 0.625)
     assert '"longer is better" alone is right in 62.5%' in report.text()
+
+
+def test_an_end_counts_where_one_is_put_and_only_there(tokenizer):
+    rows = load_rows(["abc", "ab<|eos|>"], kind="sft")
+    assert row_tokens(rows, tokenizer) == [4, 3]
+    assert row_tokens(rows, tokenizer, ends=False) == [3, 3]
+    assert rendered(rows, tokenizer) == ["abc<|eos|>", "ab<|eos|>"]
+    assert check_rows(rows, none_of(rows), tokenizer, ends=False).examples == ("abc", "ab<|eos|>")
 
 
 def test_conversations_are_measured_through_the_chat_template(tokenizer):

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from datasets import Dataset
 
 from surefoot.stages.rows import load_rows, prompt_key, split_rows
 
@@ -90,8 +91,7 @@ def test_a_file_of_any_kind_gives_the_same_rows(tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    datasets = pytest.importorskip("datasets")
-    table = datasets.Dataset.from_list(rows)
+    table = Dataset.from_list(rows)
     table.to_parquet(tmp_path / "p.parquet")
     for source in (*(tmp_path / f"p.{end}" for end in ("jsonl", "json", "csv", "parquet")), table):
         assert load_rows(source, kind="preference").rows == rows

@@ -130,6 +130,7 @@ def check_rows(
     *,
     dropped: Sequence[Finding] = (),
     too_long: str = "what is over is cut off",
+    ends: bool = True,
 ) -> DataReport:
     """Looks at the rows of a stage.
 
@@ -140,11 +141,12 @@ def check_rows(
         max_tokens: the longest row that the trainer reads whole. None: any length.
         dropped: what `drop_unusable` left out, for the report.
         too_long: what becomes of longer rows, for the report.
+        ends: plain texts get an end token behind them, as in SFT and DPO; a reward model reads them as they stand.
 
     Raises:
         ValueError: the rows are conversations and the tokenizer has no chat template, or it refuses one of them.
     """
-    lengths = row_tokens(train, tokenizer) + row_tokens(held_out, tokenizer)
+    lengths = row_tokens(train, tokenizer, ends=ends) + row_tokens(held_out, tokenizer, ends=ends)
     findings = [*dropped, *_nothing_left(train, dropped), *_repeated(train), *_on_both_sides(train, held_out)]
     if max_tokens is not None:
         findings.append(_too_long(train, held_out, lengths, max_tokens, too_long))
@@ -157,7 +159,7 @@ def check_rows(
         tokens=(min(lengths), float(statistics.median(lengths)), max(lengths)) if lengths else (0, 0.0, 0),
         pairs=_pair_lengths(train, held_out, tokenizer) if _is_preference(train) else None,
         findings=tuple(findings),
-        examples=tuple(excerpt(text) for text in rendered(train.take(range(min(2, len(train)))), tokenizer)),
+        examples=tuple(map(excerpt, rendered(train.take(range(min(2, len(train)))), tokenizer, ends=ends))),
     )
 
 

@@ -12,11 +12,14 @@ from surefoot.stages.rows import ANSWERS, Rows
 _BATCH = 1000
 
 
-def row_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of each row, special tokens included; of a preference those of its longer answer with the prompt."""
+def row_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, ends: bool = True) -> list[int]:
+    """Tokens of each row, special tokens included; of a preference those of its longer answer with the prompt.
+
+    `ends`: plain texts get an end token behind them, as in SFT and DPO; a reward model reads them as they stand.
+    """
     if not rows.rows:
         return []
-    forms = [[len(ids) for ids in _encoded(rows, tokenizer, name)] for name in _forms(rows.rows[0])]
+    forms = [[len(ids) for ids in _encoded(rows, tokenizer, name, ends)] for name in _forms(rows.rows[0])]
     return [max(lengths) for lengths in zip(*forms, strict=True)]
 
 
@@ -26,9 +29,11 @@ def answer_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase, name: str) -> 
     return [len(ids) for ids in _ids(tokenizer, texts, special=False)]
 
 
-def rendered(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def rendered(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, ends: bool = True) -> list[str]:
     """Each row as the model reads it, special tokens visible; of a preference with the chosen answer."""
-    return [decode(tokenizer, ids) for ids in _encoded(rows, tokenizer, _forms(rows.rows[0])[0])] if rows.rows else []
+    if not rows.rows:
+        return []
+    return [decode(tokenizer, ids) for ids in _encoded(rows, tokenizer, _forms(rows.rows[0])[0], ends)]
 
 
 def said(part: Any) -> str:
@@ -44,11 +49,11 @@ def _forms(row: Mapping[str, Any]) -> list[str]:
     return [name for name in row if name in ANSWERS] or list(row)
 
 
-def _encoded(rows: Rows, tokenizer: PreTrainedTokenizerBase, name: str) -> list[list[int]]:
+def _encoded(rows: Rows, tokenizer: PreTrainedTokenizerBase, name: str, ends: bool) -> list[list[int]]:
     parts = [(row["prompt"] if "prompt" in row else row[name][:0]) + row[name] for row in rows.rows]
     if all(isinstance(part, str) for part in parts):
         found = _ids(tokenizer, parts, special=True)
-        return [_ended(ids, tokenizer.eos_token_id) for ids in found]
+        return [_ended(ids, tokenizer.eos_token_id) for ids in found] if ends else found
     texts = [_chat(tokenizer, part, place) for part, place in zip(parts, rows.places, strict=True)]
     return _ids(tokenizer, texts, special=False)  # the template has written every special token
 
@@ -63,7 +68,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: b
 
 
 def _ended(ids: list[int], end: int | None) -> list[int]:
-    """The trainers put an end behind plain text."""
+    """With an end behind it, if there is one and it is not there yet."""
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
 

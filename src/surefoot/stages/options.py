@@ -288,7 +288,7 @@ class RewardOptions(StageOptions):
     rejected_column: str | None = None
     """Column with the worse answer. None: detected, and the detection is printed."""
     centre_on: str | None = None
-    """Rows with prompts and answers of the SFT model, whose mean score becomes 0. None: scores are not shifted."""
+    """Rows with answers of the SFT model, or pairs of them, whose mean score becomes 0. None: it stays as it is."""
 
 
 @strict_options
