@@ -66,8 +66,8 @@ def test_a_stage_that_was_made_anew_by_itself_makes_those_after_it_anew():
     assert again.what == "anew"
     replace(again.given, ended=True).write(again.part.folder)
     found = states()
-    assert (found["sft"].what, found["dpo"].what) == ("done", "anew")
-    assert "sft was made anew" in found["dpo"].why
+    assert (found["sft"].what, found["rate"].what, found["dpo"].what) == ("done", "anew", "anew")
+    assert found["rate"].why == "sft was made anew"
 
 
 def test_a_stage_that_was_stopped_goes_on_as_the_same():

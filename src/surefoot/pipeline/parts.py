@@ -197,7 +197,7 @@ class _Builder:
         if proxy is not None and "proxy" not in self.sections["compare"]:
             given["proxy"] = [str(proxy.folder / "model")]
         if "ppo" not in self.sections and not {"proxy", "best_of"} & set(self.sections["compare"]) and proxy is None:
-            given["best_of"] = ()  # nothing to choose by
+            given["best_of"] = []  # nothing to choose by
         needs = (*start.made_by, *([proxy.name] if proxy else []), *(part.name for part in runs))
         self._add("compare", None, given, needs)
 

@@ -215,7 +215,8 @@ def _named(text: str) -> Path | None:
 
 def _within(text: str, out: Path) -> str:
     """OUTPUT/sft/model for a place in the pipeline's folder; any other text as it is."""
-    return "OUTPUT" + text.removeprefix(str(out)) if text.startswith(f"{out}/") else text
+    label, equals, place = text.partition("=") if "=" in text else ("", "", text)  # ppo=OUTPUT/ppo-seed0
+    return f"{label}{equals}OUTPUT{place.removeprefix(str(out))}" if place.startswith(f"{out}/") else text
 
 
 def _shown(value: Any) -> str:
