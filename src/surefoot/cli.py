@@ -14,6 +14,7 @@ from typing import Any
 from surefoot import __version__
 from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of, settings_of
 from surefoot.display import visible
+from surefoot.evaluate.command import compare
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
 from surefoot.running import dry_run_ppo, run_ppo
 from surefoot.settings import load_settings
@@ -94,6 +95,7 @@ PPO for RLHF in small, sure steps.
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
   serve-reward  give a reward's scores to other programs, over HTTP
+  compare       put trained models beside each other on held-out prompts, by a judge none was trained on
   report        write the report page of a run
   env           versions and hardware, to paste into an issue
 
@@ -308,6 +310,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": demo,
     "reward-test": reward_test,
     "serve-reward": serve_reward,
+    "compare": compare,
     "report": report,
     "env": env,
 }

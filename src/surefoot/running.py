@@ -217,9 +217,11 @@ def _introduction(trainer: Any, folder: Path) -> str:
 
 
 def _conclude(screen: "Console", result: "TrainResult", folder: Path, reason: str) -> None:
+    from surefoot.evaluate.card import write_card
     from surefoot.live import closing
     from surefoot.report import write_report
 
+    write_card(folder)
     say(screen, f"\nThe run ended after {result.steps} steps: {reason}\n")
     screen.print(closing(result, screen.width))
     say(screen, f"\nfolder    {folder}\nmodel     {folder / 'model'}")

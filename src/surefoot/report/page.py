@@ -13,6 +13,7 @@ from surefoot.report.style import STYLE
 from surefoot.report.svg import plain, shown
 
 _FIRST_PAIRS = 6
+_FOOTER = "Written by surefoot from the files of this run's folder, and from nothing else."
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -39,7 +40,7 @@ def page(run: Run) -> str:
         if figures:
             body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
     body += [_samples(run), _options(run), _environment(run)]
-    return document(run.model, body, "Written by surefoot from the files of this run's folder, and from nothing else.")
+    return document(run.model, body, _FOOTER)
 
 
 def stage_page(run: Run, stage: str, folder: Path) -> str:
@@ -55,7 +56,7 @@ def stage_page(run: Run, stage: str, folder: Path) -> str:
     lines = "".join(f"<tr><td>{shown(name)}</td><td>{shown(_option(x))}</td></tr>" for name, x in run.config.items())
     head = "<thead><tr><th>Option</th><th>This run</th></tr></thead>"
     body += [f"<h2>Options</h2><table class=words>{head}<tbody>{lines}</tbody></table>", _environment(run)]
-    return document(run.model, body, "Written by surefoot from the files of this run's folder, and from nothing else.")
+    return document(run.model, body, _FOOTER)
 
 
 def document(title: str, parts: Sequence[str], footer: str) -> str:
