@@ -54,19 +54,38 @@ def leave(kind, place):
     if kind == "rate":
         (folder / "preferences.jsonl").write_text("{}\n")
     if kind == "compare":
-        rate = {"gold/vowels": {"value": 0.61, "low": 0.52, "high": 0.7}}
-        methods = [{"name": "ppo", "folders": ["out/ppo"], "win_rates": rate}]
-        (folder / "compare.json").write_text(json.dumps({"prompts": 16, "methods": methods}))
+        (folder / "compare.json").write_text(json.dumps(compared()))
+
+
+def compared():
+    def method(name, folders, less_baseline, win_rates):
+        means = {"gold/vowels": estimate(2.0), "kl_per_token": estimate(0.25)}
+        return {"name": name, "seeds": [0], "folders": folders, "means": means, "less_baseline": less_baseline,
+                "win_rates": win_rates}  # fmt: skip
+
+    change, wins = {"gold/vowels": estimate(1.5)}, {"gold/vowels": {"value": 0.61, "low": 0.52, "high": 0.7}}
+    methods = [method("SFT", [], {}, {}), method("ppo", ["out/ppo"], change, wins)]
+    return {"prompts": 16, "answers_each": 2, "methods": methods}
+
+
+def estimate(value):
+    return {"value": value, "low": value - 0.125, "high": value + 0.125}
 
 
 @pytest.fixture
-def stages(tmp_path, monkeypatch):
+def checked_stages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     (tmp_path / "rlhf.yaml").write_text(SETTINGS)
     found = StandIns()
     monkeypatch.setattr(running, "_runner", found.runner)
     return found
+
+
+@pytest.fixture
+def stages(checked_stages, monkeypatch):
+    monkeypatch.setattr(running, "_check", lambda top, parts: [])  # test_checks.py; it loads tokenizers
+    return checked_stages
 
 
 def rlhf(*arguments):
@@ -83,20 +102,21 @@ def test_the_stages_run_in_order_once_and_the_end_says_what_each_gave(stages, tm
     assert "ppo wins vowels 61% [52%, 70%]" in " ".join(out.split())
     page = (tmp_path / "out" / "report.html").read_text()
     assert "ppo wins vowels 61% [52%, 70%]" in page
+    assert "+1.500<small>+1.375 to +1.625</small>" in page
     assert "<script" not in page
     assert rlhf() == 0
     assert stages.ran == ALL  # nothing ran again
     assert capsys.readouterr().out.count("done: skipped") == 6
 
 
-def test_a_dry_run_checks_and_writes_nothing(stages, tmp_path, capsys):
+def test_a_dry_run_checks_and_writes_nothing(checked_stages, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert rlhf("--dry-run") == 0
     out = capsys.readouterr().out
     assert "prompts.jsonl: 32 of 32 rows" in out
     assert "Everything was checked, and nothing was written." in out
     assert [p for p in sorted(tmp_path.rglob("*")) if "__pycache__" not in p.parts] == before
-    assert stages.ran == []
+    assert checked_stages.ran == []
 
 
 @pytest.mark.parametrize("code", [1, 130])
