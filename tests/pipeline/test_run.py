@@ -79,6 +79,7 @@ def checked_stages(tmp_path, monkeypatch):
     (tmp_path / "rlhf.yaml").write_text(SETTINGS)
     found = StandIns()
     monkeypatch.setattr(running, "_runner", found.runner)
+    monkeypatch.setattr(running, "_let_go", lambda: None)
     return found
 
 

@@ -4,6 +4,7 @@ Hours may lie between the first stage and the last. What the last will need is l
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from surefoot.prompts import PromptSet, load_prompts
 from surefoot.rewards.address import is_address
 from surefoot.rewards.conventions import without_ends
 from surefoot.rewards.locate import locate
+from surefoot.stages.columns import Kind
 from surefoot.stages.rows import load_rows, prompt_key
 
 T = TypeVar("T")
@@ -43,10 +45,10 @@ def check_all(top: PipelineOptions, parts: Sequence[Part]) -> list[str]:
     for part in parts:
         if tokenizer is not None:
             for option, name in _models_of(part, made):
-                found.of(lambda p=part, o=option, n=name: _check_model(p, o, n, top, tokenizer), part.name)
-        found.of(lambda p=part: _check_rows(p, made), part.name)
+                found.of(partial(_check_model, part, option, name, top, tokenizer), part.name)
+        found.of(partial(_check_rows, part, made), part.name)
         for option, name in _scorers_of(part, made):
-            found.of(lambda o=option, n=name: check_scorer(o, n), part.name)
+            found.of(partial(check_scorer, option, name), part.name)
     found.problems += _same_scorers(parts)
     if found.problems:
         raise ValueError("\n".join(found.problems[:MOST]))
@@ -81,7 +83,7 @@ def _prompts(top: PipelineOptions, tokenizer: Any, found: _Found) -> dict[str, P
         )  # fmt: skip
 
     files = {"prompts": top.prompts, "held_out_prompts": top.held_out_prompts}
-    loaded = {name: found.of(lambda f=file: read(f), name) for name, file in files.items() if file is not None}
+    loaded = {name: found.of(partial(read, file), name) for name, file in files.items() if file is not None}
     return {name: prompts for name, prompts in loaded.items() if prompts is not None}
 
 
@@ -107,12 +109,12 @@ def _check_held_out(loaded: Mapping[str, PromptSet], preferences: str | None, to
 
 def _check_rows(part: Part, made: Sequence[str]) -> None:
     """The rows of SFT, reward model and DPO, read as the stage will."""
-    kind = {"sft": "sft", "reward": "preference", "dpo": "preference"}.get(part.kind)
-    if kind is not None and not _inside(part.options.dataset, made):
-        load_rows(part.options.dataset, kind=kind)
-    held_out = getattr(part.options, "eval_dataset", None) if kind is not None else None
-    if held_out is not None:
-        load_rows(held_out, kind=kind)
+    if part.kind not in ("sft", "reward", "dpo"):
+        return
+    kind: Kind = "sft" if part.kind == "sft" else "preference"
+    for file in (part.options.dataset, part.options.eval_dataset):
+        if file is not None and not _inside(file, made):
+            load_rows(file, kind=kind)
 
 
 # ---------------------------------------------------------------------------------------------- models

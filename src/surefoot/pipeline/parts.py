@@ -212,10 +212,10 @@ class _Builder:
         carried = dict(given) | {"output_dir": str(self.out / name), "seed": self.top.seed if seed is None else seed}
         for option in (*CARRIED[kind], "output_dir", "seed"):
             if option in section:
-                shared = CARRIED[kind].get(option, option)
+                said_by = CARRIED[kind].get(option, option)
                 raise ValueError(
                     f"{section[option].origin}: {kind} is given its {option} by the pipeline: leave it out here"
-                    + (f"; outside of the sections {shared} says it" if shared in PipelineOptions.kinds() else "")
+                    + (f"; outside of the sections {said_by} says it" if said_by in PipelineOptions.kinds() else "")
                 )
         shared = {option: value for option, value in self._shared(kind).items() if option not in section}
         if carried.get("adapter_name") is not None:

@@ -146,20 +146,28 @@ def check_result(part: Part) -> None:
 def _runner(kind: str) -> Runner:
     """The function that runs a stage; it and what it needs are imported now."""
     if kind == "sft":
-        from surefoot.stages.sft import run_sft as run
-    elif kind == "rate":
-        from surefoot.pipeline.rate import run_rate as run
-    elif kind == "reward":
-        from surefoot.stages.reward_model import run_reward as run
-    elif kind == "ppo":
-        from surefoot.running import run_ppo as run
-    elif kind == "dpo":
-        from surefoot.stages.dpo import run_dpo as run
-    else:
-        from surefoot.evaluate.run import run_compare
+        from surefoot.stages.sft import run_sft
 
-        run = functools.partial(run_compare, fresh=True)  # one that was stopped left nothing to go on with
-    return run
+        return run_sft
+    if kind == "rate":
+        from surefoot.pipeline.rate import run_rate
+
+        return run_rate
+    if kind == "reward":
+        from surefoot.stages.reward_model import run_reward
+
+        return run_reward
+    if kind == "ppo":
+        from surefoot.running import run_ppo
+
+        return run_ppo
+    if kind == "dpo":
+        from surefoot.stages.dpo import run_dpo
+
+        return run_dpo
+    from surefoot.evaluate.run import run_compare
+
+    return functools.partial(run_compare, fresh=True)  # one that was stopped left nothing to go on with
 
 
 def _move_aside(folder: Path) -> Path:
