@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from surefoot.display import brief
 from surefoot.redaction import is_secret
@@ -66,6 +66,9 @@ Range = tuple[float, float, bool]
 """Lowest and highest value of an option, and whether the lowest is excluded."""
 
 
+T = TypeVar("T", bound="Options")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of a command. A class of them is a frozen dataclass under `strict_options`.
@@ -116,7 +119,7 @@ class Options:
         """Combinations that contradict themselves: whether this is one, and what to say."""
         return ()
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: T, **changes: Any) -> T:
         """A copy with some options changed, checked like a new one."""
         return type(self)(**({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes))
 
@@ -130,9 +133,6 @@ def _coerced(value: Any, kind: Any) -> Any:
 
 def _takes_float(kind: Any) -> bool:
     return float in (kind, *get_args(kind))
-
-
-T = TypeVar("T", bound=Options)
 
 
 def strict_options(cls: type[T]) -> type[T]:

@@ -7,7 +7,7 @@ own name and handed on; only then is TRL imported, to know the name and its type
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 from surefoot.options import Options, Range, check_type, strict_options, unknown_option
 from surefoot.stages.names import RETIRED, SYNONYMS
@@ -40,6 +40,8 @@ SECTIONS: Mapping[str, str] = {
     "epochs": "Run",
     "trl": "Options of TRL's own config, by their names there",
 }
+
+T = TypeVar("T", bound="StageOptions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +190,7 @@ class StageOptions(Options):
             ),
         )
 
-    def resolved(self) -> Self:
+    def resolved(self: T) -> T:
         """The same with what depends on other options written out."""
         rate = self.learning_rate
         if rate is None:
