@@ -226,9 +226,8 @@ def card(facts: CardFacts) -> str:
     parts = [
         _front_matter(facts),
         f"# {_text(facts.title)}",
-        f"A model trained with {facts.kind} ({' → '.join(stage.kind for stage in facts.stages)}) by "
-        f"[surefoot](https://pypi.org/project/surefoot/) {facts.versions.get('surefoot', '')}, "
-        f"starting from {_code(facts.base)}."
+        f"A model trained by surefoot {facts.versions.get('surefoot', '')} with "
+        f"{', then '.join(stage.kind for stage in facts.stages)}, starting from {_code(facts.base)}."
         + (" The folder holds a LoRA adapter; it needs that base." if facts.adapter else ""),
         "## Use\n\n" + _use(facts),
         "## How it was made\n\n" + _table(["stage", "started from", "given"], [_stage(s) for s in facts.stages]),
@@ -278,7 +277,7 @@ def _stage(stage: Stage) -> list[str]:
 def _outcome(facts: CardFacts) -> str:
     parts = [f"The run ended: {_text(facts.ended)}."]
     if facts.scores:
-        parts.append("Its own evaluations, on prompts or rows it was not trained on"
+        parts.append("Its own evaluations, on what it held out"
                      + (", by the reward it was trained on:" if facts.kind == "PPO" else ":"))  # fmt: skip
         parts.append(_table(["", "first", "last"], [[_text(cell) for cell in row] for row in facts.scores]))
     else:

@@ -46,9 +46,8 @@ def _table(cells: Cells) -> str:
     head = "".join(f"<th>{shown(text)}</th>" for text in cells.heads)
     lines = "".join("<tr>" + "".join(f"<td>{shown(text)}</td>" for text in line) + "</tr>" for line in cells.lines)
     title = shown(cells.title[:1].upper() + cells.title[1:])
-    return (
-        f"<h2>{title}</h2><div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+    table = f"<table class=even><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+    return f"<h2>{title}</h2><div class=scroll>{table}</div>"
 
 
 def _notes(result: Result) -> str:

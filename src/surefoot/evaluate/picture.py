@@ -5,7 +5,8 @@ import pathlib
 from typing import Any
 
 from surefoot.evaluate.results import Path, Result, Row
-from surefoot.evaluate.runs import BASELINE, BEST_OF
+from surefoot.evaluate.runs import BASELINE
+from surefoot.evaluate.tables import shown_name
 from surefoot.report.picture import BLUE, GREEN, INK, RUST, SOFT, VIOLET, WINE, drawing
 from surefoot.report.svg import Series, chart
 
@@ -37,8 +38,8 @@ def write_frontier(result: Result, path: str | pathlib.Path) -> pathlib.Path:
 
 
 def _panel(axes: Any, result: Result, quantity: str) -> None:
-    title = "proxy: what was trained on" if quantity == "proxy" else f"{quantity}: trained on by none"
-    axes.set(title=title, xlabel="√(KL in nats an answer)")
+    axes.set_title("proxy: trained on" if quantity == "proxy" else f"{quantity}: not trained on", pad=8)
+    axes.set_xlabel("√(KL in nats an answer)")
     axes.margins(x=0.06, y=0.12)
     if result.matched is not None:
         axes.axvline(math.sqrt(result.matched.kl), color=SOFT, lw=0.8, ls=(0, (2, 3)), label="equal KL")
@@ -49,7 +50,7 @@ def _panel(axes: Any, result: Result, quantity: str) -> None:
                 xs, ys = _line(path, quantity)
                 axes.plot(xs, ys, color=colour, lw=1.0, alpha=0.55, marker=".", ms=4)
         rows = [row for row in result.rows if row.method.family == family]
-        _ends(axes, rows, quantity, color=colour, label=f"{family} n" if family == BEST_OF else family)
+        _ends(axes, rows, quantity, color=colour, label=shown_name(family))
     _ends(axes, [result.rows[0]], quantity, color=INK, label=BASELINE)
 
 
@@ -60,8 +61,8 @@ def _ends(axes: Any, rows: list[Row], quantity: str, **how: Any) -> None:
         axes.vlines(x, row.means[quantity].low, row.means[quantity].high, color=how["color"], alpha=0.35, lw=4)
         strength = row.method.name.partition("/")[2]
         if strength:
-            axes.annotate(strength, (x, row.means[quantity].value), textcoords="offset points", xytext=(6, -3),
-                          color=SOFT, fontsize=8)  # fmt: skip
+            place = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center"}
+            axes.annotate(strength, (x, row.means[quantity].value), color=SOFT, fontsize=8, **place)
     axes.plot(xs, [row.means[quantity].value for row in rows], ls="", marker="o", ms=5.5, mec="white", mew=0.8, **how)
 
 
@@ -85,7 +86,7 @@ def _chart(result: Result, quantity: str) -> str:
         ends = [math.sqrt(max(row.means["kl"].value, 0.0)) for row in rows]
         series.append(
             Series(
-                family,
+                shown_name(family),
                 ends,
                 [row.means[quantity].value for row in rows],
                 f"{kind} points only",

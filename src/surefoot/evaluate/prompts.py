@@ -83,7 +83,9 @@ def _check_untrained(
     prompts: Sequence[Prompt], candidates: Sequence[Candidate], tokenizer: Any, context: int | None
 ) -> list[str]:
     """Refuses prompts that a run was trained on; in words, which runs that could be checked of."""
-    texts, seen, unknown = {p.text: p for p in prompts}, {}, []
+    texts = [p.text for p in prompts]
+    seen: dict[tuple[Any, ...], set[str] | None] = {}
+    unknown = []
     for run in candidates:
         data = _training_data(run)
         try:

@@ -22,7 +22,7 @@ def cost_of(runs: Sequence[Candidate]) -> Cost:
     """The mean over a method's runs of what their steps say; None where they say nothing."""
     found = [_cost(run) for run in runs]
     columns = zip(*(astuple(cost) for cost in found), strict=True)
-    return Cost(*(None if None in column else float(np.mean(column)) for column in columns))  # type: ignore[arg-type]
+    return Cost(*(None if None in column else float(np.mean(column)) for column in columns))
 
 
 def _cost(run: Candidate) -> Cost:

@@ -100,12 +100,14 @@ class Row:
     Attributes:
         means: quantity -> mean, "kl_per_token" among them.
         changes: quantity -> difference from the baseline, paired by prompt; empty for the baseline itself.
+        by_seed: gold -> that difference of each seed.
         win_rates: gold -> how often its answer beats one of the baseline.
     """
 
     method: Method
     means: Mapping[str, Estimate]
     changes: Mapping[str, Estimate]
+    by_seed: Mapping[str, list[float]]
     win_rates: Mapping[str, Estimate]
 
 
@@ -130,10 +132,12 @@ def _row(method: Method, baseline: Method | None, seed: int) -> Row:
     means = {name: mean_of(values[name], seed) for name in named}
     means["kl_per_token"] = mean_of(per_unit(values["kl"], values["length"]), seed)
     if baseline is None:
-        return Row(method, means, {}, {})
+        return Row(method, means, {}, {}, {})
     compared = [name for name in named if name not in ("kl", "ended")]
     changes = {name: difference_of(values[name], baseline.values[name], seed) for name in compared}
-    return Row(method, means, changes, {gold: mean_of(values[f"wins/{gold}"], seed) for gold in method.golds})
+    by_seed = {gold: (values[gold] - baseline.values[gold]).mean(1).tolist() for gold in method.golds}
+    win_rates = {gold: mean_of(values[f"wins/{gold}"], seed) for gold in method.golds}
+    return Row(method, means, changes, by_seed, win_rates)
 
 
 def pairs_of(methods: Sequence[Method], seed: int) -> list[Pair]:
@@ -288,7 +292,8 @@ def _as_dict(row: Row) -> dict[str, Any]:
         "less_baseline": _estimates(row.changes),
         "win_rates": _estimates(row.win_rates),
         "cost": asdict(m.cost),
-        "by_seed": {name: [float(x) for x in values.mean(1)] for name, values in m.values.items() if len(m.seeds) > 1},
+        "means_by_seed": {name: values.mean(1).tolist() for name, values in m.values.items()},
+        "less_baseline_by_seed": dict(row.by_seed),
     }
 
 

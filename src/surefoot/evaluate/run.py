@@ -187,7 +187,8 @@ def _common_tokenizer(candidates: Sequence[Candidate], baseline: str, template: 
 # ------------------------------------------------------------------------------------------ the course
 def compare(plan: Plan, folder: Path, tell: Any) -> Result:
     """Samples, judges and computes; the folder holds it all at the end."""
-    methods, recorded, notes, said = [], {}, [], []
+    methods, recorded, notes = [], {}, []
+    said: list[output.Said] = []
     asked, prompts = plan.options.num_generations, plan.prompts.prompts
     everything = scored(plan.sampler.answers(plan.sampler.baseline, asked + plan.pool), prompts, plan.scorers)
     baseline, pool = everything.part(slice(0, asked)), everything.part(slice(asked, None))

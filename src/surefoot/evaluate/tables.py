@@ -13,6 +13,7 @@ from surefoot.evaluate.results import Method, Pair, Result, Row
 from surefoot.evaluate.runs import BASELINE, BEST_OF
 from surefoot.evaluate.statistics import Estimate
 
+_PER_TOKEN = "KL a token"
 FEW = 30
 """With fewer prompts than this a bootstrap over prompts is known to be too narrow."""
 
@@ -27,7 +28,9 @@ class Cells:
 
 
 def shown_name(name: str) -> str:
-    """As people say it: "best of 4"."""
+    """As people say it: "best of 4", and "best of n" of the family."""
+    if name == BEST_OF:
+        return f"{BEST_OF} n"
     return name.replace("/", " ") if name.startswith(f"{BEST_OF}/") else name
 
 
@@ -43,8 +46,7 @@ def tables(result: Result) -> list[Cells]:
 
 def _scores(result: Result, gold: str) -> Cells:
     digits = _digits([row.means[gold].value for row in result.rows])
-    heads = ["", f"{gold} [95 %]", f"less {BASELINE}'s [95 %]", f"wins against {BASELINE}", "KL, nats", "per token",
-             "tokens", "seeds"]  # fmt: skip
+    heads = ["", "mean [95 %]", f"less {BASELINE}'s [95 %]", "wins [95 %]", "KL", _PER_TOKEN, "tokens", "seeds"]
     if result.has_proxy:
         heads.insert(4, "proxy")
     lines = []
@@ -52,12 +54,15 @@ def _scores(result: Result, gold: str) -> Cells:
         name = row.method.name
         line = [shown_name(name), _with_ends(row.means[gold], digits)]
         line += [_signed(row.changes[gold], digits), _share(row.win_rates[gold])] if row.changes else ["", ""]
-        line += [_with_reach(row.means["proxy"])] if result.has_proxy else []
+        line += [_plain(row.means["proxy"])] if result.has_proxy else []
         bound = "≤ " if row.method.family == BEST_OF else ""
         line += [bound + _plain(row.means["kl"]), bound + _plain(row.means["kl_per_token"], 3),
                  _plain(row.means["length"], 1)]  # fmt: skip
         lines.append([*line, "" if name == BASELINE or row.method.family == BEST_OF else str(len(row.method.seeds))])
-    return Cells(f"{result.facts['prompts']} held-out prompts, judged by {gold}", heads, lines)
+    title = (
+        f"{result.facts['prompts']} held-out prompts, judged by {gold}; wins against {BASELINE}; KL in nats an answer"
+    )
+    return Cells(title, heads, lines)
 
 
 def _matched(result: Result) -> Cells:
@@ -66,7 +71,7 @@ def _matched(result: Result) -> Cells:
     heads = ["", *(h for gold in golds for h in (f"{gold} [95 %]", f"less {BASELINE}'s [95 %]"))]
     digits = {gold: _digits([family[gold].value for family in found.families.values()]) for gold in golds}
     lines = [
-        [name]
+        [shown_name(name)]
         + [
             text
             for gold in golds
@@ -91,14 +96,15 @@ def _costs(result: Result) -> Cells:
 
 
 def terminal(result: Result) -> list[Table]:
-    """The tables as rich shows them."""
+    """The tables as rich shows them, without the column that has the least to say."""
     shown = []
     for cells in tables(result):
         table = Table(title=Text(visible(cells.title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for place, head in enumerate(cells.heads):
-            table.add_column(Text(visible(head)), justify="right" if place else "left", no_wrap=place == 0)
+        kept = [place for place, head in enumerate(cells.heads) if head != _PER_TOKEN]
+        for place in kept:
+            table.add_column(Text(visible(cells.heads[place])), justify="right" if place else "left", no_wrap=True)
         for line in cells.lines:
-            table.add_row(*(Text(visible(text)) for text in line))
+            table.add_row(*(Text(visible(line[place])) for place in kept))
         shown.append(table)
     return shown
 
@@ -128,13 +134,17 @@ def _cell(text: str) -> str:
 
 # ---------------------------------------------------------------------------------------------- in words
 def sentences(result: Result) -> list[str]:
-    """What is beyond chance, and what is not."""
+    """What is beyond chance, and what is not; best of n is spoken of at equal KL, the rest is in the tables."""
+    runs = [row for row in result.rows[1:] if row.method.family != BEST_OF]
     found = [
-        f"{shown_name(row.method.name)} against {BASELINE} by {gold}: {_verdict(row.changes[gold])}."
-        for row in result.rows[1:]
+        f"{row.method.name} against {BASELINE} by {gold}: {_verdict(row.changes[gold])}{_each(row, gold)}."
+        for row in runs
         for gold in result.golds
     ]
-    found += [_pair(pair, gold, "") for pair in result.pairs for gold in result.golds]
+    trained = {row.method.name for row in runs}
+    found += [
+        _pair(pair, g, "") for pair in result.pairs if {pair.first, pair.second} <= trained for g in result.golds
+    ]
     if result.matched is not None:
         at = f" at a KL of {result.matched.kl:.3g}"
         found += [_pair(pair, gold, at) for pair in result.matched.pairs for gold in result.golds]
@@ -144,6 +154,13 @@ def sentences(result: Result) -> list[str]:
 def _pair(pair: Pair, gold: str, where: str) -> str:
     first, second = map(shown_name, (pair.first, pair.second))
     return f"{first} against {second} by {gold}{where}: {_verdict(pair.differences[gold])}."
+
+
+def _each(row: Row, gold: str) -> str:
+    """What each seed has, where there are several: so few numbers are best seen themselves."""
+    found = row.by_seed[gold]
+    digits = _digits(found)
+    return f" (by seed: {', '.join(f'{x:+.{digits}f}' for x in found)})" if len(found) > 1 else ""
 
 
 def _verdict(change: Estimate) -> str:
@@ -196,11 +213,6 @@ def _with_ends(estimate: Estimate, digits: int) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _with_reach(estimate: Estimate) -> str:
-    digits = _digits([estimate.value])
-    return f"{estimate.value:.{digits}f} ± {(estimate.high - estimate.low) / 2:.{digits}f}"
-
-
 def _signed(estimate: Estimate, digits: int) -> str:
     value, low, high = (f"{x:+.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
@@ -213,8 +225,3 @@ def _share(estimate: Estimate) -> str:
 
 def _count(value: float | None) -> str:
     return "not recorded" if value is None else f"{value:,.0f}"
-
-
-def row_of(result: Result, name: str) -> Row:
-    """The row of a method."""
-    return next(row for row in result.rows if row.method.name == name)

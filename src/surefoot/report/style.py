@@ -42,7 +42,7 @@ th, td { padding: .55rem .75rem; text-align: right; vertical-align: top; border-
 th:first-child, td:first-child { padding-left: 0; text-align: left; white-space: normal; font-weight: 500; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-size: .85rem; font-weight: 500; vertical-align: bottom; }
-table:not(.words) tbody tr:first-child td { font-weight: 600; }
+table:not(.words, .even) tbody tr:first-child td { font-weight: 600; }
 td small { display: block; font-size: .8rem; font-weight: 400; }
 table.words td, table.words th { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: 400; }
 table.words { table-layout: fixed; font-size: .95rem; }
