@@ -43,10 +43,10 @@ def said(text):
 
 def test_answers_become_pairs_with_everything_that_says_they_are_no_persons_choice():
     options = RateOptions(rater=("judge.py:f",), rater_noise=0.0)
-    prompts = [Prompt("<s>Q1", (1,)), Prompt("<s>Q1", (1,)), Prompt("<s>Q2", (1,)), Prompt("<s>Q2", (1,))]
-    answers = [said(" good"), said(" bad"), said(" same"), said(" same")]
-    rows, equal = rated(options, prompts, answers, [1.0, -1.0, 0.0, 0.0], ["<s>"])
-    assert equal == 1
+    prompts = [Prompt(f"<s>Q{i // 2}", (1,)) for i in range(2, 8)]
+    answers = [said(" good"), said(" bad"), said(" same"), said(" same"), said(" one"), said(" two")]
+    rows, equal = rated(options, prompts, answers, [1.0, -1.0, 0.5, 0.5, 0.0, 0.0], ["<s>"])
+    assert equal == 2  # the same answer twice, and two that the rater finds as good as each other
     assert rows == [
         {"prompt": "Q1", "chosen": " good", "rejected": " bad", "chosen_score": 1.0, "rejected_score": -1.0,
          "probability": 1.0, "rater": "stand-in: judge.py:f"}
@@ -65,7 +65,7 @@ def test_a_conversation_stays_one():
 def test_the_choices_depend_on_the_seed_and_on_nothing_else():
     prompts = [Prompt(f"Q{i // 2}", (1,)) for i in range(200)]
     answers = [said(f" {i}") for i in range(200)]
-    scores = [0.0] * 200
+    scores = [0.01 * (i % 2) for i in range(200)]
 
     def chosen(seed):
         rows, _ = rated(RateOptions(rater=("f",), seed=seed), prompts, answers, scores, [])

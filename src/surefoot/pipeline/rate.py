@@ -53,7 +53,10 @@ def run_rate(o: RateOptions, *, quiet: bool = False) -> int:
     rater = make_reward(list(o.rater), special_tokens=tokenizer.all_special_tokens)
     rows, equal = rated(o, asked, answers, scores_of(rater, asked, answers), tokenizer.all_special_tokens)
     if not rows:
-        raise ValueError("rate: both answers of every pair were the same: raise temperature or max_new_tokens")
+        raise ValueError(
+            "rate: the rater found both answers of every pair equal: take a scorer with finer scores, or raise "
+            "temperature, max_new_tokens or pairs_per_prompt"
+        )
     summary = _summary(rows, equal, o)
     folder = Path(str(o.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ def run_rate(o: RateOptions, *, quiet: bool = False) -> int:
         screen,
         f"pairs     {summary['pairs']:,} in {folder / 'preferences.jsonl'}, chosen by {summary['rater']}; "
         f"it took the answer that it scores higher in {summary['agreement']:.0%}"
-        + (f"; {equal} pairs of equal answers left out" if equal else ""),
+        + (f"; {equal:,} pairs that it finds equal were left out" if equal else ""),
     )
     return EXIT_OK
 
@@ -91,10 +94,10 @@ def rated(
     scores: Sequence[float],
     special_tokens: Sequence[str],
 ) -> tuple[list[Row], int]:
-    """Answers two by two -> preference rows, and how many pairs were two equal answers, of which none is preferred."""
+    """Answers two by two -> preference rows, and how many pairs the rater finds equal, which teach nothing."""
     rows, equal = [], 0
     for i in range(0, len(answers), 2):
-        if str(answers[i]) == str(answers[i + 1]):
+        if scores[i] == scores[i + 1] or str(answers[i]) == str(answers[i + 1]):
             equal += 1
             continue
         uniform = random.Random(derive_seed(o.seed, "rater", i)).random()
