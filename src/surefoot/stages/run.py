@@ -10,6 +10,7 @@ from typing import Any
 from surefoot.callbacks import TrainResult
 from surefoot.changes import Change
 from surefoot.display import brief
+from surefoot.evaluate.card import write_card
 from surefoot.interrupt import StopRequest
 from surefoot.options import Options
 from surefoot.redaction import hide_values
@@ -168,6 +169,8 @@ def _train(
         for name, content in judgement.files.items():
             _write_json(folder.path / name, content)
     folder.finish(result.reason)
+    if result.reason.startswith(ENDED):
+        write_card(folder.path)
     stop.on_end(watch, ended)
     say(screen, f"\nThe run ended after {result.steps} steps: {result.reason}\n")
     if judgement.text:
