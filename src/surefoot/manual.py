@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import functools
 import inspect
 import itertools
 import sys
@@ -28,7 +27,6 @@ class OptionDoc:
     meaning: str
 
 
-@functools.cache
 def option_docs(cls: type[Options] = PPOConfig) -> tuple[OptionDoc, ...]:
     """Every option of a class with its section and the text under it, in order; nothing heavy is imported."""
     meanings = {name: text for part in reversed(cls.__mro__) for name, text in _texts_under_fields(part).items()}

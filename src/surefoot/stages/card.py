@@ -58,7 +58,7 @@ class RewardCard:
         log_loss: mean of -log sigmoid(margin); saying nothing costs 0.693.
         says: how sure it is of its preferences, on average. calibration: by how sure it is.
         calibration_error: mean distance between sure and right, over those slices by their size (ECE).
-        calibration_chance: what a perfectly calibrated reward stays below 95 % of the time on these pairs.
+        calibration_chance: what a perfectly calibrated reward stays below 99 % of the time on these pairs.
         by_margin: in quarters of the pairs, from the smallest |margin|. by_length: by the chosen answer's length.
         length_rule: "longer" or "shorter", whichever answer it is better to prefer blindly on these pairs.
         length_accuracy: how often that is right. beyond_length: accuracy less that, pair by pair.
@@ -106,7 +106,7 @@ class RewardCard:
         lines = [
             f"reward    right in {self.accuracy} of {self.pairs} held-out pairs of {self.prompts} prompts{ties}",
             f'length    "the {self.length_rule} answer is better" is right in {self.length_accuracy:.1%}; the reward '
-            f"is {ahead.value * 100:+.1f} points from it ({ahead.low * 100:+.1f} to {ahead.high * 100:+.1f})",
+            f"is {ahead.value * 100:+.1f} points beyond it ({ahead.low * 100:+.1f} to {ahead.high * 100:+.1f})",
             f"loss      {self.log_loss:.3f}; saying nothing costs {GUESSING:.3f}",
             f"sureness  says {self.says:.1%} on average; calibration error {self.calibration_error:.3f}, of which "
             f"chance explains up to {self.calibration_chance:.3f}",
@@ -144,7 +144,6 @@ def _warnings(card: RewardCard) -> list[tuple[bool, str]]:
     rule = f'"the {card.length_rule} answer is better"'
     a, ahead, r = card.accuracy, card.beyond_length, card.length_correlation
     off = card.calibration_error > max(MISCALIBRATED, card.calibration_chance)
-    sure = "too sure" if card.says > a.value else "not sure enough"
     return [
         (card.pairs < FEW, f"only {card.pairs} pairs: the intervals are wide; hold out {FEW} or more"),
         (a.high < 0.5, "it prefers the rejected answers: are chosen and rejected swapped?"),
@@ -161,8 +160,8 @@ def _warnings(card: RewardCard) -> list[tuple[bool, str]]:
         ),
         (
             off,
-            f"it is {sure}: it says {card.says:.0%} and is right in {a.value:.0%}; its order of answers may be good, "
-            "the size of its scores is not",
+            f"{_sureness(card)} (it says {card.says:.0%} on average and is right in {a.value:.0%}): its order of "
+            "answers may be good, the size of its scores is not",
         ),
         (
             card.log_loss >= GUESSING,
@@ -180,6 +179,12 @@ def _warnings(card: RewardCard) -> list[tuple[bool, str]]:
     ]
 
 
+def _sureness(card: RewardCard) -> str:
+    if card.says > card.accuracy.high:
+        return "it is too sure"
+    return "it is not sure enough" if card.says < card.accuracy.low else "it does not know how sure it can be"
+
+
 def _second_lines(second: Agreement) -> list[str]:
     ties = f"; {second.ties} pairs left out that one of them does not decide" if second.ties else ""
     return [
@@ -195,8 +200,8 @@ def _tables(card: RewardCard) -> list[tuple[str, tuple[Slice, ...]]]:
 
 
 def _table(title: str, slices: Sequence[Slice], rule: str) -> list[str]:
-    head = f"{title:<18} {'pairs':>6} {'says':>7} {'is right':>24} {f'the {rule}':>12}"
+    head = f"{title:<18} {'pairs':>6} {'says':>7} {'is right':>24} {f'the {rule} is':>14}"
     return [
         head,
-        *(f"{s.name:<18} {s.right.count:>6} {s.says:>7.1%} {s.right!s:>24} {s.length_rule:>12.1%}" for s in slices),
+        *(f"{s.name:<18} {s.right.count:>6} {s.says:>7.1%} {s.right!s:>24} {s.length_rule:>14.1%}" for s in slices),
     ]

@@ -169,11 +169,11 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return found
 
 
-def _error_by_chance(says: np.ndarray, seed: int, draws: int = 400) -> float:
-    """95 % of the calibration errors of a reward that is right exactly as often as it says are below this."""
+def _error_by_chance(says: np.ndarray, seed: int, draws: int = 1000) -> float:
+    """99 % of the calibration errors of a reward that is right exactly as often as it says are below this."""
     generator = np.random.default_rng([seed, len(says)])
     errors = [calibration_error(says, (generator.random(len(says)) < says).astype(float)) for _ in range(draws)]
-    return float(np.quantile(errors, 0.95))
+    return float(np.quantile(errors, 0.99))
 
 
 def _agreement(margin: np.ndarray, second: tuple[Sequence[float], Sequence[float]], groups: np.ndarray) -> Agreement:

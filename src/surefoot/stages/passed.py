@@ -41,5 +41,7 @@ def _plain(kind: Any) -> Any:
         return kind
     if kind is dict or origin is dict or (isinstance(kind, type) and issubclass(kind, enum.Enum)):
         return str
-    element = get_args(kind)[0] if origin is list else None
-    return tuple[element, ...] if element in (str, int, float) else None
+    return _LISTS.get(get_args(kind)[0]) if origin is list else None
+
+
+_LISTS: Mapping[Any, Any] = {str: tuple[str, ...], int: tuple[int, ...], float: tuple[float, ...]}

@@ -123,10 +123,11 @@ def as_answer(row: Mapping[str, Any], name: str, place: str) -> tuple[Prompt, st
     prompt, answer = row["prompt"], row[name]
     if isinstance(prompt, str):
         return Prompt(prompt, ()), str(answer)
-    *before, last = [*prompt, *answer]
-    if last["role"] != "assistant" or not answer:
+    messages = [*prompt, *answer]
+    last = messages[-1]
+    if last["role"] != "assistant":
         raise ValueError(f"{place}: {name} ends with a message of the {last['role']}: an answer is the assistant's")
-    return Prompt("", (), messages=tuple(before)), str(last["content"])
+    return Prompt("", (), messages=tuple(messages[:-1])), str(last["content"])
 
 
 def _samples(options: RewardOptions) -> Rows:

@@ -113,8 +113,8 @@ def _interval(value: float, drawn: np.ndarray) -> Interval:
 def _correlation(s: np.ndarray) -> np.ndarray:
     n, a, b, aa, bb, ab = s.T
     spread = np.sqrt(np.maximum((aa / n - (a / n) ** 2) * (bb / n - (b / n) ** 2), 1e-300))
-    found: np.ndarray = (ab / n - a * b / n**2) / spread
-    return np.clip(found, -1.0, 1.0)
+    found: np.ndarray = np.clip((ab / n - a * b / n**2) / spread, -1.0, 1.0)
+    return found
 
 
 def _group_sums(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -30,19 +30,12 @@ class _Silent:
         """A run's card is written from the run's files, not by the trainer."""
 
 
-class SFTTrainer(_Silent, trl.SFTTrainer):  # type: ignore[misc]
-    """TRL's, without its telemetry and its cards."""
+def _silent(name: str) -> Any:
+    """A trainer of TRL without its telemetry and its cards."""
+    return type(name, (_Silent, getattr(trl, name)), {})
 
 
-class RewardTrainer(_Silent, trl.RewardTrainer):  # type: ignore[misc]
-    """TRL's, without its telemetry and its cards."""
-
-
-class DPOTrainer(_Silent, trl.DPOTrainer):  # type: ignore[misc]
-    """TRL's, without its telemetry and its cards."""
-
-
-_TRAINERS = {"sft": SFTTrainer, "reward": RewardTrainer, "dpo": DPOTrainer}
+_TRAINERS = {"sft": _silent("SFTTrainer"), "reward": _silent("RewardTrainer"), "dpo": _silent("DPOTrainer")}
 
 
 def config_class(name: str) -> Any:

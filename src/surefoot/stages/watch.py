@@ -20,7 +20,7 @@ _NOT_LOGGED = ("runtime", "samples_per_second", "steps_per_second", "epoch", "nu
 """Of an evaluation: what is not about the model."""
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):
     """Records every step and evaluation, stamps checkpoints, and ends the training where somebody asks for it.
 
     Args:
@@ -94,8 +94,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 "checkpoint with a smaller learning_rate, or with precision='float32'"
             )
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Mapping[str, float] | None = None, **_: Any
+    ) -> None:
         """Records an evaluation."""
+        assert metrics is not None
         named = {name.removeprefix("eval_"): float(x) for name, x in metrics.items() if isinstance(x, int | float)}
         numbers = {f"eval/{name}": x for name, x in named.items() if name not in _NOT_LOGGED}
         step = int(state.global_step)
