@@ -336,6 +336,8 @@ def _plain_warnings() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+            # peft asks transformers by an old name whether activations are recomputed: nobody can act on that
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield
     finally:
         logger.removeHandler(complaints)

@@ -64,6 +64,11 @@ def test_a_preference_is_learnt_judged_and_centred(base, tmp_path, capsys):
     assert card["pairs"] == 3
     out = capsys.readouterr().out
     assert "right in" in out
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h2>The reward model on pairs it did not learn</h2>" in page
+    assert "How sure and how right" in page
+    assert "Reward model run run" in page
+    assert "text-classification" in (run / "model" / "README.md").read_text(encoding="utf-8")
     assert "is taken off every score: the mean of 12 answers" in out
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     assert model.config.num_labels == 1

@@ -10,6 +10,7 @@ from typing import Any
 from surefoot.callbacks import TrainResult
 from surefoot.changes import Change
 from surefoot.display import brief
+from surefoot.evaluate.card import write_card
 from surefoot.interrupt import StopRequest
 from surefoot.options import Options
 from surefoot.redaction import hide_values
@@ -20,6 +21,7 @@ from surefoot.stages.checkpoints import newest_whole
 from surefoot.stages.data import Data
 from surefoot.stages.models import save_model
 from surefoot.stages.options import StageOptions
+from surefoot.stages.trl import silence
 from surefoot.stages.view import StageView
 from surefoot.stages.watch import StageResult, Watch
 from surefoot.stopping import ENDED
@@ -133,6 +135,7 @@ def run_stage(
             return EXIT_OK
         if options.log_with is not None:
             find_tracker(options.log_with)
+        silence()
         loaded = stage.load(options)
         _check_rows(folder, loaded.data, found, allow_changes=allow_changes)
         folder.claim()
@@ -168,6 +171,8 @@ def _train(
         for name, content in judgement.files.items():
             _write_json(folder.path / name, content)
     folder.finish(result.reason)
+    if result.reason.startswith(ENDED):
+        write_card(folder.path)
     stop.on_end(watch, ended)
     say(screen, f"\nThe run ended after {result.steps} steps: {result.reason}\n")
     if judgement.text:
@@ -299,7 +304,8 @@ def _introduction(options: StageOptions, loaded: Loaded, folder: RunFolder, foun
     weights = sum(p.numel() for p in loaded.model.parameters())
     what = f"a LoRA adapter of rank {options.lora_r}" if options.lora_r else "all weights"
     what = "its adapter" if getattr(options, "adapter_name", None) else what
-    length = f"{options.steps} steps" if options.steps else f"{options.epochs:g} passes through the rows"
+    times = "once" if options.epochs == 1 else f"{options.epochs or 0:g} times"
+    length = f"{options.steps} steps" if options.steps else f"{times} through the rows"
     device = next(loaded.model.parameters()).device
     lines = [
         loaded.data.text(),
