@@ -36,13 +36,21 @@ def found():
         "prompts": 96,
         "answers_each": 4,
         "environment": {
-            "cores": 2, "device": "cpu", "python": "3.11.7", "packages": {"torch": "2.13.0", "trl": "1.16.0", "vllm": None},
+            "cores": 2,
+            "device": "cpu",
+            "python": "3.11.7",
+            "packages": {"torch": "2.13.0", "trl": "1.16.0", "vllm": None},
         },
-        "methods": [baseline, method("ppo", 1.5, 4.25, seconds=330.0), method("dpo", 2.0, 6.0), method("best_of/4", 1.0, 0.6)],
+        "methods": [
+            baseline,
+            method("ppo", 1.5, 4.25, seconds=330.0),
+            method("dpo", 2.0, 6.0),
+            method("best_of/4", 1.0, 0.6),
+        ],
         "differences": [pair, other],
         "matched": {"kl": 4.25, "differences": [pair | {"differences": {"gold/imdb_log_odds": estimate(0.5, 0.75)}}]},
         "notes": ["dpo has one seed: its interval is of its prompts alone"],
-    }  # fmt: skip
+    }
 
 
 def test_a_row_holds_what_the_judges_say_and_what_it_cost(found):
