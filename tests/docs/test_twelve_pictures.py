@@ -11,10 +11,11 @@ import statistics
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tools.draw_pictures import IMAGES, NUMBERS, PAGE, PICTURES, drawn
-from tools.pictures.chain import curve
+from tools.pictures.chain import curve, moments, reference
 from tools.pictures.page import MARK, filled
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())["B8"]
@@ -185,9 +186,19 @@ def test_best_of_one_is_the_model_itself_and_the_run_begins_there():
 def test_the_exact_curves_are_those_worked_out_elsewhere(case):
     seed, _, proxy = case.partition("_")
     table = CASES[case]["beta_KL_proxySD_goldSD"]
-    points = curve(CASES["inputs_arr"][seed], proxy, [row[0] for row in table])
-    for found, row in zip(points, table, strict=True):
-        assert (found.kl, found.proxy, found.gold) == pytest.approx(tuple(row[1:]), abs=6e-4)
+    problem = CASES["inputs_arr"][seed]
+    points = curve(problem, proxy, [row[0] for row in table])
+    mean, spread = moments(reference(problem), np.array(problem["gold_bigram"]), np.array(problem["gold_trigram"]))
+    assert (mean, spread) == pytest.approx((problem["gold_ref_mean"], problem["gold_ref_sd"]), abs=0.02)
+    for found, (_, kl, _, gold) in zip(points, table, strict=True):
+        assert found.kl == pytest.approx(kl, abs=6e-4)
+        # there the spread is that of a sample; the score itself is the same
+        known = problem["gold_ref_mean"] + gold * problem["gold_ref_sd"]
+        assert mean + found.gold * spread == pytest.approx(known, abs=3e-3)
+    theirs, ours = ([row[2] for row in table], [point.proxy for point in points])
+    slope, shift = np.polyfit(theirs, ours, 1)
+    assert slope == pytest.approx(1, abs=0.02)
+    assert [slope * x + shift for x in theirs] == pytest.approx(ours, abs=2e-3)
 
 
 def test_the_truth_has_turned_before_the_proxy_is_at_its_best():

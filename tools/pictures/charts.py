@@ -1,6 +1,7 @@
 """The pictures that plot what was measured."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tools.pictures.canvas import Axes, Canvas, number, share
@@ -21,7 +22,8 @@ def judge(n: Numbers) -> Canvas:
     axes.dots([b["said"] for b in j["bins"]], [b["came_true"] for b in j["bins"]], "a")
     axes.mark(0.97, 0.97, "as it should be", "soft", anchor="end", dx=-14, dy=-2)
     left, unit = 480, 320
-    canvas.text(left, 34, f"agreement with the rater, {j['pairs']} held-out pairs", "ink bold", size=14)
+    canvas.text(left, 34, f"agreement with the rater, {j['pairs']} pairs", "ink bold", size=14)
+    canvas.line([(left + unit / 2, 60), (left + unit / 2, 262)], "soft-line dash", width=1.5)
     rows = (
         ("the longer one", j["longer"], "soft"),
         ("the reward model", j["accuracy"], "a"),
@@ -29,11 +31,10 @@ def judge(n: Numbers) -> Canvas:
     )
     for i, (name, value, hue) in enumerate(rows):
         y = 76 + 72 * i
-        canvas.text(left, y, name, "ink")
+        canvas.text(left, y, name, "ink over")
         canvas.box(left, y + 8, unit, 22, "card", radius=3)
         canvas.shade(left, y + 8, unit * value, 22, hue, 0.75)
         canvas.text(left + unit * value + 7, y + 24, share(value), "ink bold over")
-    canvas.line([(left + unit / 2, 60), (left + unit / 2, 262)], "soft-line dash", width=1.5)
     canvas.text(left + unit / 2, 280, "a coin", "soft", size=12, anchor="middle")
     return canvas
 
@@ -47,15 +48,12 @@ def gae(n: Numbers) -> Canvas:
     count = len(tokens)
     box = (60, 52, 500, 262)
     span = (low - margin, high + margin)
-    axes = Axes(canvas, box, (-0.5, count - 0.5), span, title="advantage of each token", x_ticks=False)
+    axes = Axes(canvas, box, (-0.5, count - 0.5), span, title="advantage", x_ticks=False)
     kinds = (("b-line dash", "b"), ("a-line", "a"), ("c-line dash", "c"))
     for (kind, hue), ys in zip(kinds, g["advantages"], strict=True):
         axes.line(range(count), ys, kind)
         axes.dots(range(count), ys, hue)
-    ends = sorted(((ys[0], lam, hue) for (_, hue), lam, ys in zip(kinds, g["lams"], g["advantages"], strict=True)))
-    heights = _apart([axes.at(0, y)[1] for y, _, _ in reversed(ends)], 17)
-    for height, (_, lam, hue) in zip(heights, reversed(ends), strict=True):
-        canvas.text(axes.at(0, 0)[0] + 10, height - 7, f"\u03bb = {lam:g}", f"{hue} bold over", size=12)
+    _legend(canvas, 500, [(f"\u03bb = {lam:g}", kind, hue) for lam, (kind, hue) in zip(g["lams"], kinds, strict=True)])
     for i, token in enumerate(tokens):
         x, _ = axes.at(i, 0)
         shown = token.replace(" ", "\u00b7")
@@ -65,22 +63,23 @@ def gae(n: Numbers) -> Canvas:
         (570, 52, 820, 262),
         (0, 100),
         (0, 1),
-        title="what the first token sees of the score",
+        title="what the first token sees",
         x_label="tokens of the answer",
     )
     for (lam, ys), kind in zip(g["reach"].items(), ("b-line dash", "a-line", "c-line dash"), strict=True):
         right.line(g["lengths"], ys, kind)
-        place = {"0.9": (14, 0.28), "0.95": (30, 0.28), "0.99": (62, 0.58)}[lam]
-        right.mark(*place, f"\u03bb = {lam}", f"{kind[0]} bold", dx=4)
+        place = {"0.9": (2, 0.12), "0.95": (26, 0.3), "0.99": (56, 0.62)}[lam]
+        right.mark(*place, lam, f"{kind[0]} bold", dx=4)
     return canvas
 
 
-def _apart(heights: list[float], least: float) -> list[float]:
-    """The same heights, from the top down, pushed until labels do not touch."""
-    found: list[float] = []
-    for height in heights:
-        found.append(height if not found else max(height, found[-1] + least))
-    return found
+def _legend(canvas: Canvas, right: float, entries: Sequence[tuple[str, str, str]]) -> None:
+    """Names beside a piece of their line, up to `right`, in the line of a title."""
+    x = right
+    for name, kind, hue in reversed(entries):
+        x -= 8.2 * len(name) + 40
+        canvas.line([(x, 34), (x + 26, 34)], kind)
+        canvas.text(x + 32, 38, name, f"{hue} bold", size=12)
 
 
 def white(n: Numbers) -> Canvas:
@@ -90,14 +89,15 @@ def white(n: Numbers) -> Canvas:
         counts, low, high = side["counts"], side["low"], side["high"]
         width = (high - low) / len(counts)
         span = (min(low, -0.05), max(high, 0.05))
+        top = max(counts) * 1.2
         label = f"mean {number(side['mean'])}, standard deviation {number(side['sd'])}"
-        axes = Axes(canvas, (left, 56, left + 360, 256), span, (0, max(counts) * 1.08), title=title, x_label=label)
+        axes = Axes(canvas, (left, 56, left + 360, 256), span, (0, top), title=title, x_label=label)
         for i, count in enumerate(counts):
             middle = low + width * (i + 0.5)
             axes.bar(middle, width * 0.9, count, "a" if middle > 0 else "b")
-        axes.line([0, 0], [0, max(counts) * 1.08], "soft-line", width=1)
-        axes.mark(0, max(counts) * 1.0, "likelier \u2192", "a bold", dx=8, dy=0)
-        axes.mark(0, max(counts) * 1.0, "\u2190 rarer", "b bold", dx=-8, dy=0, anchor="end")
+        axes.line([0, 0], [0, top], "soft-line", width=1)
+        axes.mark(0, top, "likelier \u2192", "a bold", dx=8, dy=10)
+        axes.mark(0, top, "\u2190 rarer", "b bold", dx=-8, dy=10, anchor="end")
     return canvas
 
 
@@ -105,8 +105,8 @@ def clip(n: Numbers) -> Canvas:
     c, canvas = n["clip"], Canvas("The clip: how far one batch may push a token", 400)
     reach = c["range"]
     for left, name, title, edge, hue in (
-        (60, "good", "tokens that were better than expected (A = 1)", 1 + reach, "a"),
-        (460, "bad", "tokens that were worse (A = \u22121)", 1 - reach, "b"),
+        (60, "good", "better than expected (A = 1)", 1 + reach, "a"),
+        (460, "bad", "worse than expected (A = \u22121)", 1 - reach, "b"),
     ):
         side = c[name]
         losses = side["losses"]
@@ -156,12 +156,13 @@ def kl(n: Numbers) -> Canvas:
     for _, ys, kind, _ in shapes:
         inside = [(x, y) for x, y in zip(grid, ys, strict=True) if y <= axes.y[1]]
         axes.line(*zip(*inside, strict=True), kind)
+    _legend(canvas, 420, [(name, kind, hue) for name, _, kind, hue in shapes])
     floor = axes.y[0]
     for x in d:
         if low <= x <= high:
             px, py = axes.at(x, floor)
             canvas.shade(px - 0.5, py - 10, 1, 10, "soft", 0.6, radius=0)
-    axes.mark(low, floor, "tokens of the run", "soft", dx=6, dy=-16)
+    axes.mark(high, floor, "tokens of the run", "soft", dx=-6, dy=-16, anchor="end")
     canvas.text(500, 38, "their means over the same tokens", "ink bold", size=14)
     rows = (("exact", "soft"), ("k1", "a"), ("k2", "b"), ("k3", "c"))
     top = max(k[name]["mean"] + k[name]["reach"] for name, _ in rows) * 1.1
@@ -252,10 +253,12 @@ def exact(n: Numbers) -> Canvas:
         axes = Axes(canvas, box, (0, wide), (0, max(every) * 1.08), title=title, x_label=label)
         axes.line(xs, [p[2] for p in side["points"]], "b-line dash")
         axes.line(xs, [p[3] for p in side["points"]], "a-line")
-        axes.mark(xs[-1], side["end_proxy"], "proxy", "b bold", dx=-4, dy=-10, anchor="end")
-        over = name == "clean"
-        axes.mark(xs[-1], side["end"], "truth", "a bold", dx=-4, dy=18 if over else -10, anchor="end")
-        if name == "noisy":
+        if name == "clean":
+            axes.mark(xs[-1], side["end_proxy"], "proxy", "b bold", dx=6, dy=2)
+            axes.mark(xs[-1], side["end"], "truth", "a bold", dx=6, dy=8)
+        else:
+            axes.mark(xs[-1], side["end_proxy"], "proxy", "b bold", dx=-14, dy=-8, anchor="end")
+            axes.mark(xs[42], side["points"][42][3], "truth", "a bold", dx=8, dy=-10)
             peak = math.sqrt(side["peak_kl"])
             axes.line([peak, peak], [0, side["peak"]], "soft-line dash", width=1.2)
             axes.dots([peak], [side["peak"]], "a")

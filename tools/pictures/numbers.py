@@ -336,7 +336,7 @@ def frontier(toy: Toy) -> Numbers:
     """Score and rule against divergence: the run's evaluations, and the best of n answers of the SFT model."""
     return {
         "ppo": [evaluated(evaluation) for evaluation in toy.evaluations],
-        "best_of_n": [best_of(toy, n) for n in (1, 2, 4, 8, CANDIDATES)],
+        "best_of_n": [best_of(toy, n) for n in (1, 2, 4, CANDIDATES)],
         "candidates": CANDIDATES,
     }
 

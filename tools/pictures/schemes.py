@@ -47,7 +47,7 @@ def stages(n: Numbers) -> Canvas:
     canvas.text(x, 241, "\u2192 a score for any answer", "a bold", size=14)
     x = lefts[2] + 14
     canvas.text(x, 42, "3 \u00b7 PPO", "ink bold", size=15)
-    canvas.lines(x, 66, [f"reads {s['prompts']:,} prompts, writes answers"])
+    canvas.lines(x, 66, [f"answers {s['prompts']:,} prompts like"])
     y = _quoted(canvas, x, 90, f"{s['answer']['prompt']} \u2026", "soft")
     _quoted(canvas, x, y + 4, s["answer"]["response"].strip(), "a")
     canvas.lines(x, 172, [f"{s['answers']:,} answers in {s['steps']} steps;", "mean score of others:"])
@@ -69,21 +69,21 @@ def models(n: Numbers) -> Canvas:
     said = ["writes the answer", f"{m['policy_mib']:.0f} MiB in training"]
     _model(canvas, (166, 125, 190, 130), "policy", m["policy"], said, "a-line")
     canvas.arrow((356, 190), (390, 190))
-    canvas.box(390, 145, 130, 90)
-    canvas.text(404, 170, "answer", "ink bold")
-    _quoted(canvas, 404, 194, n["row"]["response"].strip(), "soft", columns=15)
+    canvas.box(390, 132, 130, 116)
+    canvas.text(404, 157, "answer", "ink bold")
+    _quoted(canvas, 404, 182, n["row"]["response"].strip(), "soft", columns=15)
     right, width = 570, 254
     tops = (16, 136, 256)
     for top in tops:
         canvas.arrow((520, 190), (570, top + 54))
-    said = ["log-probability of each token", "as it was before PPO", f"{m['reference_mib']:.0f} MiB"]
+    said = ["log-probability of each token,", f"as it was before PPO; {m['reference_mib']:.0f} MiB"]
     _model(canvas, (right, tops[0], width, 108), "reference", m["reference"], said, "soft-line dash")
-    said = ["what is still to come, before each", "token: a head on the policy\u2019s last layer"]
+    said = ["what is still to come, before each", "token; a head on the policy"]
     _model(canvas, (right, tops[1], width, 108), "critic", m["critic"], said, "a-line")
     said = ["one score for the whole answer", f"{m['reward_mib']:.0f} MiB"]
     _model(canvas, (right, tops[2], width, 108), "reward model", m["reward"], said, "soft-line dash")
     canvas.arrow((697, 364), (697, 384), (261, 384), (261, 255))
-    canvas.text(480, 374, "advantages, and their gradient", "soft", anchor="middle")
+    canvas.text(410, 376, "advantages, and their gradient", "soft", anchor="middle")
     return canvas
 
 
@@ -179,6 +179,6 @@ def batch(n: Numbers) -> Canvas:
     )
     canvas.text(x, y + 24, whole, "ink")
     canvas.text(
-        x, y + 46, "The dark square is the answer of the fifth picture: every epoch meets it once.", "soft", size=12
+        x, y + 46, "The orange square is the answer of the fifth picture: every epoch meets it once.", "soft", size=12
     )
     return canvas

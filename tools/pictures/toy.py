@@ -20,10 +20,10 @@ from surefoot.demo.scorers import pleasant_words, unseen_words
 from surefoot.types import Completion, Experience, StepStats
 
 SEED = 0
-PAIRS, HELD_OUT_PAIRS = 1500, 600
+PAIRS, HELD_OUT_PAIRS = 1000, 400
 SURENESS = 1.5
 """The rater's log-odds for the better of two answers, for each point of the rule between them."""
-CANDIDATES = 16
+CANDIDATES = 8
 """Answers to each held-out prompt that best-of-n may choose from."""
 WATCHED_STEP = 6
 """The step whose batch is shown; by then the policy has left the reference."""
@@ -104,11 +104,11 @@ def make_toy(say: Callable[[str], None]) -> Toy:
     """Runs the three stages."""
     corpus = texts.toy_reviews()
     found = texts.toy_openings()
-    openings = texts.Openings(found.training, found.held_out[:128])
+    openings = texts.Openings(found.training, found.held_out[:96])
     tokenizer = tiny.make_tokenizer(corpus)
     model = tiny.make_model(tokenizer, SEED)
     say("Stage 1: a language model reads")
-    reading = tiny.pretrain(model, tokenizer, corpus, seed=SEED, autocast=False, say=say)
+    reading = tiny.pretrain(model, tokenizer, corpus, seed=SEED, autocast=False, steps=500, say=say)
     config = toy_config(len(openings.held_out))
     say("Stage 2: its answers are compared, and a reward model learns from the choices")
     sampler = PPOTrainer(config, copy.deepcopy(model), None, tokenizer)
@@ -157,8 +157,8 @@ def toy_config(eval_prompts: int) -> PPOConfig:
         init_kl_coef=0.1,
         target_kl=0.15,
         horizon=160,
-        steps=24,
-        eval_every=4,
+        steps=18,
+        eval_every=3,
         eval_prompts=eval_prompts,
         seed=SEED,
     )
