@@ -6,6 +6,7 @@ RUN is the folder of the whole run, or of its comparison. Nothing in the tables 
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,37 +17,36 @@ BEGIN, END = "<!-- rlhf:begin -->", "<!-- rlhf:end -->"
 Numbers = Mapping[str, Any]
 
 
-def comparison(run: str | Path) -> dict[str, Any]:
-    """compare.json of a run."""
-    for path in (Path(run, "compare", "compare.json"), Path(run, "compare.json")):
-        if path.is_file():
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found
+def folder_of(run: str | Path) -> Path:
+    """The folder of the comparison: RUN/compare, or RUN itself."""
+    for folder in (Path(run, "compare"), Path(run)):
+        if (folder / "compare.json").is_file():
+            return folder
     raise SystemExit(f"{run} holds no compare.json: give the folder of `surefoot rlhf` or `surefoot compare`")
 
 
 def cell(found: Numbers | None, digits: int = 2, sign: str = "") -> str:
     """A number with its 95 % interval, or a dash."""
-    if found is None:
+    if found is None or found["value"] is None:
         return "-"
     value, low, high = (signed(found[name], digits, sign) for name in ("value", "low", "high"))
     return f"**{value}** [{low}, {high}]"
 
 
-def signed(value: float, digits: int, sign: str = "") -> str:
-    return f"{value:{sign}.{digits}f}".replace("-", "\u2212")
+def signed(value: float | None, digits: int, sign: str = "") -> str:
+    """With a true minus sign; "?" for what cannot be known, such as the interval of a single seed."""
+    return "?" if value is None else f"{value:{sign}.{digits}f}".replace("-", "\u2212")
 
 
 def percent(found: Numbers | None) -> str:
     if found is None:
         return "-"
-    return f"**{found['value']:.0%}** [{found['low']:.0%}, {found['high']:.0%}]".replace("%", " %")
+    return cell({name: None if value is None else 100 * value for name, value in found.items()}, 0) + " %"
 
 
 def name_of(method: Numbers) -> str:
-    """best_of/4 -> best of 4."""
-    family, _, strength = str(method["name"]).partition("/")
-    return f"{family.replace('_', ' ').replace('-', ' ')} {strength}" if strength else family
+    """best of/4 -> best of 4."""
+    return str(method["name"]).replace("/", " ")
 
 
 def golds_of(found: Numbers) -> list[str]:
@@ -65,8 +65,9 @@ def table(found: Numbers) -> list[str]:
     lines = [f"| method | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
     for method in found["methods"][1:]:
         cost, less = method["cost"], method["less_baseline"]
+        bound = "" if method["folders"] else "\u2264 "  # the best of n is at most so far away
         cells = [cell(less.get(gold), sign="+") for gold in golds]
-        cells += [percent(method["win_rates"].get(golds[0])), cell(method["means"]["kl"], 1)]
+        cells += [percent(method["win_rates"].get(golds[0])), bound + cell(method["means"]["kl"], 1)]
         cells += [str(len(method["seeds"])) if method["folders"] else "-"]
         cells += ["-" if cost["answers"] is None else f"{cost['answers']:,.0f}"]
         cells += ["-" if cost["seconds"] is None else f"{cost['seconds'] / 60:.1f}"]
@@ -112,11 +113,13 @@ def introduction(found: Numbers, command: str) -> list[str]:
 
 def readme_section(found: Numbers, command: str) -> str:
     more = "Method against method, and at equal KL: [which method](docs/which-method.md#what-we-measured)."
-    return "\n".join([BEGIN, *introduction(found, command), "", *table(found), "", more, END])
+    picture = "![score by divergence, for every method](docs/images/compare.png)"
+    return "\n".join([BEGIN, *introduction(found, command), "", *table(found), "", picture, "", more, END])
 
 
 def page_section(found: Numbers, command: str) -> str:
     parts = [BEGIN, *introduction(found, command), "", *table(found)]
+    parts += ["", "![score by divergence, for every method](images/compare.png)"]
     if rows := differences(found):
         parts += ["", *rows]
     if found["notes"]:
@@ -130,7 +133,9 @@ def put(path: Path, section: str) -> None:
 
 
 def main(run: str, command: str) -> None:
-    found = comparison(run)
+    folder = folder_of(run)
+    found = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    shutil.copyfile(folder / "frontier.png", ROOT / "docs" / "images" / "compare.png")
     put(ROOT / "README.md", readme_section(found, command))
     put(ROOT / "docs" / "which-method.md", page_section(found, command))
 

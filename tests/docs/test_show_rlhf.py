@@ -29,9 +29,9 @@ def method(name, change, kl, *, seeds=(0, 1, 2), seconds=None):
 
 @pytest.fixture
 def found():
-    baseline = method("sft", 0.0, 0.0) | {"less_baseline": {}, "win_rates": {}}
+    baseline = method("SFT", 0.0, 0.0) | {"less_baseline": {}, "win_rates": {}}
     pair = {"first": "ppo", "second": "dpo", "differences": {"gold/imdb_log_odds": estimate(-0.5, 0.25)}}
-    other = {"first": "ppo", "second": "best_of/4", "differences": {"gold/imdb_log_odds": estimate(9.0, 0.25)}}
+    other = {"first": "ppo", "second": "best of/4", "differences": {"gold/imdb_log_odds": estimate(9.0, 0.25)}}
     return {
         "prompts": 96,
         "answers_each": 4,
@@ -45,7 +45,7 @@ def found():
             baseline,
             method("ppo", 1.5, 4.25, seconds=330.0),
             method("dpo", 2.0, 6.0),
-            method("best_of/4", 1.0, 0.6),
+            method("best of/4", 1.0, 0.6),
         ],
         "differences": [pair, other],
         "matched": {"kl": 4.25, "differences": [pair | {"differences": {"gold/imdb_log_odds": estimate(0.5, 0.75)}}]},
@@ -56,8 +56,10 @@ def found():
 def test_a_row_holds_what_the_judges_say_and_what_it_cost(found):
     head, _, ppo, _, best = show_rlhf.table(found)
     assert head.startswith("| method | imdb log odds, less SFT's |")
-    assert ppo == "| ppo | **+1.50** [+1.25, +1.75] | **75 %** [71 %, 79 %] | **4.2** [3.8, 4.8] | 3 | 1,536 | 5.5 |"
-    assert best == "| best of 4 | **+1.00** [+0.75, +1.25] | **75 %** [71 %, 79 %] | **0.6** [0.1, 1.1] | - | - | - |"
+    assert ppo == "| ppo | **+1.50** [+1.25, +1.75] | **75** [71, 79] % | **4.2** [3.8, 4.8] | 3 | 1,536 | 5.5 |"
+    assert (
+        best == "| best of 4 | **+1.00** [+0.75, +1.25] | **75** [71, 79] % | \u2264 **0.6** [0.1, 1.1] | - | - | - |"
+    )
 
 
 def test_trained_methods_are_set_against_each_other_as_they_ended_and_at_equal_divergence(found):
@@ -68,11 +70,12 @@ def test_trained_methods_are_set_against_each_other_as_they_ended_and_at_equal_d
 
 
 def test_both_documents_get_their_section_and_keep_all_else(found, tmp_path, monkeypatch):
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "images").mkdir(parents=True)
     for name in ("README.md", "docs/which-method.md"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "run" / "compare").mkdir(parents=True)
     (tmp_path / "run" / "compare" / "compare.json").write_text(json.dumps(found))
+    (tmp_path / "run" / "compare" / "frontier.png").write_bytes(b"a picture")
     monkeypatch.setattr(show_rlhf, "ROOT", tmp_path)
     for _ in range(2):  # the second time over what the first wrote
         show_rlhf.main(str(tmp_path / "run"), "make rlhf")
@@ -87,8 +90,9 @@ def test_both_documents_get_their_section_and_keep_all_else(found, tmp_path, mon
     assert "2 cores, CPU; Python 3.11.7, torch 2.13.0, trl 1.16.0." in page
     assert "* dpo has one seed" in page
     assert "9.00" not in page
+    assert (tmp_path / "docs" / "images" / "compare.png").read_bytes() == b"a picture"
 
 
 def test_a_folder_without_a_comparison_is_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"holds no compare\.json"):
-        show_rlhf.comparison(tmp_path)
+        show_rlhf.folder_of(tmp_path)
