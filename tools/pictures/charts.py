@@ -209,7 +209,7 @@ def controller(n: Numbers) -> Canvas:
 
 def frontier(n: Numbers) -> Canvas:
     f, canvas = n["frontier"], Canvas("What a score costs, and whether it is worth anything", 350)
-    sides = ((60, "score", "reward model: what PPO sees"), (480, "rule", "the rater\u2019s rule: what was meant"))
+    sides = ((60, "score", "the reward model"), (480, "rule", "the rater\u2019s rule"))
     for left, name, title in sides:
         rows = [*f["ppo"], *f["best_of_n"]]
         high = max(r[name] + r[f"{name}_reach"] for r in rows)
@@ -231,12 +231,7 @@ def frontier(n: Numbers) -> Canvas:
                 axes.whisker(x, r[name] - r[f"{name}_reach"], r[name] + r[f"{name}_reach"], hue)
             axes.line(xs, [r[name] for r in f[kind]], f"{hue}-line{dash}")
             axes.dots(xs, [r[name] for r in f[kind]], hue)
-        last = f["ppo"][-1]
-        axes.mark(
-            math.sqrt(last["kl"]), last[name], f"PPO, step {last['step']}", "a bold", dx=-6, dy=-14, anchor="end"
-        )
-        best = f["best_of_n"][-1]
-        axes.mark(math.sqrt(best["kl"]), best[name], f"best of {best['n']}", "b bold", dx=8, dy=18)
+    _legend(canvas, 400, [("PPO", "a-line", "a"), ("best of n", "b-line dash", "b")])
     return canvas
 
 

@@ -65,7 +65,7 @@ def _rounded(x: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- the whole
 def stages(toy: Toy) -> Numbers:
     c, last = toy.config, toy.evaluations[-1]
-    shown = next(pair for pair in toy.pairs if abs(rule([pair.first])[0] - rule([pair.second])[0]) >= 2)
+    shown = next(pair for pair in toy.pairs if telling(pair))
     order = (shown.first, shown.second) if shown.first_chosen else (shown.second, shown.first)
     sample = max(last.samples, key=lambda s: (s["score"], -s["row"]))
     return {
@@ -87,6 +87,12 @@ def stages(toy: Toy) -> Numbers:
         "score_after": last.score,
         "kl_per_token": last.metrics["eval/kl_per_token"],
     }
+
+
+def telling(pair: Pair) -> bool:
+    """Whether a reader sees at once which answer the rule likes, in two short texts."""
+    short = max(len(pair.first), len(pair.second)) < 56
+    return short and abs(rule([pair.first])[0] - rule([pair.second])[0]) >= 2
 
 
 def models(toy: Toy) -> Numbers:
@@ -160,14 +166,13 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 # ------------------------------------------------------------------------------------------------- one step's batch
 def shown_row(toy: Toy) -> int:
-    """The first ended answer of seven to ten tokens whose score is positive and on whose tokens the models differ."""
+    """Of the answers short enough for a table that ended: where the policy has moved most, for better or worse."""
     r = toy.watcher.experience.rollout
-    for i, length in enumerate(r.lengths.tolist()):
-        differ = float((r.old_logprobs[i] - r.ref_logprobs[i]).abs().max())
-        score = float(toy.watcher.samples[i]["score"])
-        if 7 <= length <= 10 and not r.truncated[i] and score > 0.5 and differ > 0.5:
-            return i
-    raise ValueError("no answer of the watched step is fit to be shown: choose another WATCHED_STEP")
+    fit = [i for i, n in enumerate(r.lengths.tolist()) if 6 <= n <= 10 and not r.truncated[i]]
+    if not fit:
+        raise ValueError("no answer of the watched step is short enough to be shown: choose another WATCHED_STEP")
+    moved = (r.old_logprobs - r.ref_logprobs).abs().amax(-1)
+    return max(fit, key=lambda i: float(moved[i]))
 
 
 def row(toy: Toy) -> Numbers:

@@ -20,12 +20,12 @@ from surefoot.demo.scorers import pleasant_words, unseen_words
 from surefoot.types import Completion, Experience, StepStats
 
 SEED = 0
-PAIRS, HELD_OUT_PAIRS = 1000, 400
+PAIRS, HELD_OUT_PAIRS = 1400, 400
 SURENESS = 1.5
 """The rater's log-odds for the better of two answers, for each point of the rule between them."""
 CANDIDATES = 8
 """Answers to each held-out prompt that best-of-n may choose from."""
-WATCHED_STEP = 6
+WATCHED_STEP = 8
 """The step whose batch is shown; by then the policy has left the reference."""
 
 
@@ -149,7 +149,7 @@ def toy_config(eval_prompts: int) -> PPOConfig:
     return PPOConfig(
         model_name="toy",
         precision="float32",
-        learning_rate=2e-4,
+        learning_rate=8e-5,
         batch_size=64,
         mini_batch_size=16,
         ppo_epochs=4,
@@ -157,19 +157,22 @@ def toy_config(eval_prompts: int) -> PPOConfig:
         init_kl_coef=0.1,
         target_kl=0.15,
         horizon=160,
-        steps=18,
-        eval_every=3,
+        steps=20,
+        eval_every=4,
         eval_prompts=eval_prompts,
         seed=SEED,
     )
 
 
 def compared(sampler: PPOTrainer, prompts: Sequence[str], count: int) -> list[Pair]:
-    """`count` pairs of the model's own answers, each with the rater's choice."""
-    asked = [prompts[i % len(prompts)] for i in range(count)]
-    answers = grouped(sampler.generate(asked, num_return_sequences=2), 2)
-    luck = random.Random(SEED)
-    return [rated(prompt, *map(str, two), luck) for prompt, two in zip(asked, answers, strict=True)]
+    """`count` pairs of the model's own answers, each with the rater's choice; it skips two that it likes equally."""
+    luck, found = random.Random(SEED), list[Pair]()
+    while len(found) < count:
+        asked = [luck.choice(prompts) for _ in range(count)]
+        answers = grouped(sampler.generate(asked, num_return_sequences=2), 2)
+        both = [(prompt, str(a), str(b)) for prompt, (a, b) in zip(asked, answers, strict=True)]
+        found += [rated(*three, luck) for three in both if rule([three[1]]) != rule([three[2]])]
+    return found[:count]
 
 
 def rated(prompt: str, first: str, second: str, luck: random.Random) -> Pair:
@@ -185,7 +188,7 @@ def grouped(answers: Sequence[Any], size: int) -> list[list[Any]]:
 def train_reward_model(policy: Any, tokenizer: Any, pairs: Sequence[Pair], rows: int = 32) -> RewardModel:
     """Bradley and Terry's model of the choices, -log sigmoid(score of the chosen - score of the rejected).
 
-    Once through the pairs, from the SFT model's weights and a new head.
+    Twice through the pairs, from the SFT model's weights and a new head.
     """
     from transformers import LlamaForSequenceClassification
 
@@ -195,12 +198,12 @@ def train_reward_model(policy: Any, tokenizer: Any, pairs: Sequence[Pair], rows:
         torch.manual_seed(SEED)
         model = LlamaForSequenceClassification(config)
     model.model.load_state_dict(policy.model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     model.train()
-    for start in range(0, len(pairs), rows):
+    for part in grouped([*pairs, *pairs], rows):
         optimizer.zero_grad()
-        margin = margins(model, tokenizer, pairs[start : start + rows])
-        chosen = torch.tensor([1.0 if pair.first_chosen else -1.0 for pair in pairs[start : start + rows]])
+        margin = margins(model, tokenizer, part)
+        chosen = torch.tensor([1.0 if pair.first_chosen else -1.0 for pair in part])
         torch.nn.functional.softplus(-chosen * margin).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
