@@ -85,6 +85,7 @@ usage: surefoot COMMAND [options]
 
 PPO for RLHF in small, sure steps.
 
+  rlhf          the whole of RLHF from one file: SFT, reward model, PPO, DPO, and their comparison
   sft           teach a language model texts, answers or conversations
   reward        train a reward model from pairs of answers, and judge it
   ppo           train a language model with PPO
@@ -192,6 +193,13 @@ def plan(arguments: Sequence[str]) -> int:
         return EXIT_OK if run_plan([*given.file, *given.config], options_of(given)) else EXIT_FAILED
 
 
+def rlhf(arguments: Sequence[str]) -> int:
+    """`surefoot rlhf`: all stages of a file, in order."""
+    from surefoot.pipeline.command import rlhf as run_rlhf
+
+    return run_rlhf(arguments)
+
+
 def demo(arguments: Sequence[str]) -> int:
     """`surefoot demo`: the whole thing, with nothing to prepare."""
     summary = "Trains a real small model toward positive answers and shows what changed."
@@ -294,6 +302,7 @@ def env(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "rlhf": rlhf,
     "ppo": ppo,
     **stages.COMMANDS,
     "plan": plan,

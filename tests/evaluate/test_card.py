@@ -84,3 +84,15 @@ def test_foreign_text_stays_text(run):
 def test_a_run_without_a_model_has_no_card(tmp_path):
     with pytest.raises(ValueError, match=r"has no model/ to write a card for"):
         write_card(make_run(Path(tmp_path / "run"), steps=2, every=1))
+
+
+def test_a_reward_model_tells_what_was_found_out_on_held_out_pairs(tmp_path):
+    stage(tmp_path / "reward", model_name="some-lab/base", dataset="pairs.jsonl", centre_on="prompts.jsonl")
+    found = {"accuracy": {"value": 0.7, "low": 0.61, "high": 0.78}, "pairs": 110, "length_rule": "longer",
+             "length_accuracy": 0.55, "warnings": ["its scores follow length"]}  # fmt: skip
+    (tmp_path / "reward/reward-card.json").write_text(json.dumps(found))
+    card = write_card(tmp_path / "reward").read_text()
+    assert "Right in 70.0% \\[61.0%, 78.0%\\] of 110 held-out pairs" in card
+    assert "preferring the longer answer is right in 55.0%" in card
+    assert "- its scores follow length" in card
+    assert "Win rate" not in card

@@ -96,6 +96,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(base, adapter, tmp_pa
     assert main(command(base, cut, save_every=2, **given)) == 0
     assert (whole / file).read_bytes() == (cut / file).read_bytes()
     assert [line["dpo/loss"] for line in metrics(whole)] == [line["dpo/loss"] for line in metrics(cut)]
+    assert "with DPO, starting from" in (cut / "model/README.md").read_text()
 
 
 def test_the_saved_adapter_is_one_adapter(base, adapter, tmp_path):

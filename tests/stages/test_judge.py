@@ -197,3 +197,4 @@ def test_the_card_is_a_file_a_table_and_a_picture():
     picture = calibration_chart(card)
     assert picture.count("<circle") == len(card.calibration)
     assert picture.count("whisker") == len(card.calibration)
+    assert picture.count('<g class="a points">') == picture.count('<g class="b dash">') == 1  # colours of the sheet

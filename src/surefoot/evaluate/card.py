@@ -232,7 +232,7 @@ def card(facts: CardFacts) -> str:
         "## Use\n\n" + _use(facts),
         "## How it was made\n\n" + _table(["stage", "started from", "given"], [_stage(s) for s in facts.stages]),
         "## What came out\n\n" + _outcome(facts),
-        "## Options\n\nThose that are not at their default:\n\n"
+        f"## Options\n\n{'Those that are not at their default' if facts.kind == 'PPO' else 'Those that were set'}:\n\n"
         + _block("yaml", [f"{name}: {value}" for name, value in facts.options]),
         "## Reproduce\n\n" + _reproduce(facts),
     ]
@@ -281,7 +281,7 @@ def _outcome(facts: CardFacts) -> str:
                      + (", by the reward it was trained on:" if facts.kind == "PPO" else ":"))  # fmt: skip
         parts.append(_table(["", "first", "last"], [[_text(cell) for cell in row] for row in facts.scores]))
     else:
-        parts.append("Score and KL: not measured (the run made no evaluations).")
+        parts.append("Its own evaluations: it made none.")
     if facts.measured:
         if facts.kind != "reward model":
             parts.append("Compared with the model it started from, by scorers that no stage was trained on:")

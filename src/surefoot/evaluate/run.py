@@ -33,6 +33,7 @@ from surefoot.evaluate.runs import (
 from surefoot.loading import context_length, has_tokenizer, load_tokenizer
 from surefoot.redaction import hide_values
 from surefoot.rewards import RewardMix, make_reward
+from surefoot.runtime import Runtime
 from surefoot.settings import to_yaml
 from surefoot.terminal import EXIT_OK, complain, console, say, usage_errors
 from surefoot.tracking import environment
@@ -53,6 +54,8 @@ def run_compare(options: CompareOptions, *, quiet: bool = False, fresh: bool = F
     with usage_errors():
         folder = Path(options.output_dir or f"runs/compare-{time.strftime('%Y%m%d-%H%M%S')}")
         output.check(folder, fresh)
+        if Runtime().world_size > 1:
+            raise ValueError("surefoot compare runs in one process: start it without torchrun")
         plan = prepare(options)
         output.claim(folder, complain)
     tell("\n".join([*plan.prompts.lines, *plan.introduction(), ""]))

@@ -133,10 +133,10 @@ def calibration_chart(card: RewardCard) -> str:
         intervals=[(s.right.low, s.right.high) for s in card.calibration],
     )
     return chart(
-        "How sure and how right",
-        [Series("well calibrated", [0.5, 1.0], [0.5, 1.0], "faint dash"), found],
+        "How sure and how often right",
+        [Series("well calibrated", [0.5, 1.0], [0.5, 1.0], "b dash"), found],
         x_label="how sure the reward is of its preference",
-        unit="share of pairs in which it is right",
+        unit="share of pairs",
     )
 
 
