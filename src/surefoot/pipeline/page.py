@@ -12,7 +12,6 @@ from surefoot.pipeline.tables import begins_with
 from surefoot.report.page import document
 from surefoot.report.svg import plain, shown
 
-
 _WIDTHS = "<colgroup><col style='width:8rem'><col><col style='width:9rem'></colgroup>"
 
 
