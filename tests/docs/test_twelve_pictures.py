@@ -176,11 +176,9 @@ def test_the_reward_models_bins_are_of_all_its_pairs():
     j = numbers()["judge"]
     assert sum(b["pairs"] for b in j["bins"]) == j["pairs"]
     assert j["longer"] < j["low"] < j["accuracy"] < j["high"]
-    first, *_, last = j["bins"]
+    last = j["bins"][-1]
     assert [b["said"] for b in j["bins"]] == sorted(b["said"] for b in j["bins"])
-    assert first["said"] < first["came_true"] < last["came_true"] < last["said"], (
-        "the text says: too sure at both ends"
-    )
+    assert last["said"] > last["high"], "the text says: too sure at the upper end"
 
 
 def test_best_of_n_is_the_better_buy_near_by_and_ppo_goes_further():
