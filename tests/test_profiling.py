@@ -10,9 +10,9 @@ import tiny
 import torch
 
 from surefoot import PPOConfig, PPOTrainer
+from surefoot.phases import stage, watched
 from surefoot.profiling import Profile, StageCost, operator_table, stage_table
 from surefoot.runtime import peak_memory_gib, peak_memory_since_restart_gib, restart_peak_memory
-from surefoot.phases import stage, watched
 
 STAGES = ["sampling", "reward", "scoring pass", "estimates", "update"]
 

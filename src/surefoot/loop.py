@@ -10,6 +10,7 @@ import torch
 from surefoot.callbacks import Evaluation, TrainResult
 from surefoot.ops.seeds import derive_seed
 from surefoot.peers import AbandonedError, PeerLostError
+from surefoot.phases import SCORING, stage
 from surefoot.progress import Progress
 from surefoot.prompts import PromptOrder
 from surefoot.recorder import Recorder, sample_records
@@ -17,7 +18,6 @@ from surefoot.rewards import RewardMix
 from surefoot.rollout import Response, collect
 from surefoot.setup import sampling_of
 from surefoot.snapshot import generator_states, restore_generators
-from surefoot.phases import SCORING, stage
 from surefoot.statistics import evaluation_metrics, reward_statistics
 from surefoot.stopping import STOPPED
 from surefoot.types import Prompt, StepStats

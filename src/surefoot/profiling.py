@@ -12,8 +12,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from surefoot.callbacks import Callback, SampleRecord, TrainResult
-from surefoot.runtime import peak_memory_since_restart_gib, restart_peak_memory
 from surefoot.phases import SAMPLING, watched
+from surefoot.runtime import peak_memory_since_restart_gib, restart_peak_memory
 from surefoot.types import StepStats
 
 _OPERATORS = 15

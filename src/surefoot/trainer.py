@@ -25,6 +25,7 @@ from surefoot.loading import end_ids, shared_context
 from surefoot.loop import Loop, check_ready, evaluation_of
 from surefoot.minibatches import first_minibatch
 from surefoot.ops.seeds import derive_seed
+from surefoot.phases import SAMPLING, SCORING, stage
 from surefoot.progress import Progress
 from surefoot.recorder import Recorder
 from surefoot.resuming import identity_of, read_options, restore_trainer, save_trainer
@@ -47,7 +48,6 @@ from surefoot.setup import (
     use_bfloat16,
 )
 from surefoot.snapshot import prompts_digest
-from surefoot.phases import SAMPLING, SCORING, stage
 from surefoot.statistics import Laps, Prices, step_statistics
 from surefoot.stopping import StopRules, StopSwitch
 from surefoot.symptoms import Symptoms

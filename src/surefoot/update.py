@@ -17,9 +17,9 @@ from surefoot.ops.kl import kl_estimate
 from surefoot.ops.logprobs import logprobs_and_entropies
 from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import length_mask
+from surefoot.phases import UPDATE, stage
 from surefoot.rows import Fresh, Rows, join_rows
 from surefoot.runtime import Runtime
-from surefoot.phases import UPDATE, stage
 from surefoot.types import Experience, UpdateStats
 
 

@@ -10,12 +10,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
 
+from surefoot.phases import REWARD, stage
 from surefoot.rewards.address import is_address
 from surefoot.rewards.failure import LARGEST, RewardError, check_scores
 from surefoot.rewards.function import FunctionReward
 from surefoot.rewards.locate import is_file_spec
 from surefoot.rewards.remote import RemoteReward
-from surefoot.phases import REWARD, stage
 from surefoot.types import Prompt, Reward, RewardOutput
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")

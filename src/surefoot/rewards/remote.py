@@ -237,7 +237,7 @@ class _Batch:
             try:
                 found = self.reward.ask([self.rows[i] for i in missing], request_id, self.ends)
             except _PassingError as error:
-                if not reason or time.monotonic() < self.ends:  # cut off by the deadline, a try tells less than the last
+                if not reason or time.monotonic() < self.ends:  # a try that it cuts off tells less
                     reason = str(error)
                 earliest = error.after
             except (UnusableReplyError, ReplyError) as error:
