@@ -90,6 +90,8 @@ PPO for RLHF in small, sure steps.
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
   serve-reward  give a reward's scores to other programs, over HTTP
   report        write the report page of a run
+  web           see runs in the browser while they go on
+  rate          ask people, blind, whether the policy got better
   env           versions and hardware, to paste into an issue
 
 `surefoot COMMAND --help` shows a command's options; `surefoot --version` the version.
@@ -274,6 +276,20 @@ def report(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def web(arguments: Sequence[str]) -> int:
+    """`surefoot web`: runs in the browser, from their files."""
+    from surefoot.web.command import web as run_web
+
+    return run_web(arguments)
+
+
+def rate(arguments: Sequence[str]) -> int:
+    """`surefoot rate`: a blind comparison with the model that the run started from, by people."""
+    from surefoot.web.command import rate as run_rate
+
+    return run_rate(arguments)
+
+
 def env(arguments: Sequence[str]) -> int:
     """`surefoot env`: versions and hardware; no names of machine, user or folder, no variables but the threads'."""
     Parser("env", "Shows versions and hardware, to paste into an issue.", "", "surefoot env").read(arguments)
@@ -295,6 +311,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "reward-test": reward_test,
     "serve-reward": serve_reward,
     "report": report,
+    "web": web,
+    "rate": rate,
     "env": env,
 }
 
