@@ -13,7 +13,7 @@ from surefoot.web.rate.session import begin, read_items, read_session
 
 
 def chosen(run, count=10, seed=0):
-    return choose(material(RunRecords(run), 15), count, seed=seed, prefix="15-")
+    return choose(material(RunRecords(run), 15), count, seed=seed)
 
 
 def first_of(items, kind):

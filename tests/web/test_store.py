@@ -6,11 +6,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from surefoot.evaluate.ratings.votes import Pair
 
+from surefoot.evaluate.ratings.votes import Pair
 from surefoot.web.rate import store as module
-from surefoot.web.rate.schedule import Showing
-from surefoot.web.rate.store import Store
+from surefoot.web.rate.store import Showing, Store
 
 ORDER = [Showing("x", "a"), Showing("y", "b"), Showing("z", "a")]
 PAIRS = {name: Pair(item=name, kind="policy-sft", prompt_id=name, prompt="P", a="A", b="B") for name in "xyz"}

@@ -9,19 +9,17 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from surefoot.evaluate.ratings.votes import Kind, Pair
+from surefoot.evaluate.ratings.arrange import counts_by_kind, planted, repetitions
+from surefoot.evaluate.ratings.votes import KINDS, Kind, Pair
 from surefoot.records import RunRecords
 
-SHARES: Mapping[Kind, float] = {"policy-sft": 0.6, "sft-sft": 0.2, "policy-policy": 0.2}
-"""Of each kind of pair. Within a model the reward model has not been pushed to prefer one side, so its agreement with
-people can be read there; against the SFT model it nearly always prefers the policy."""
 PLANTED = 0.05
-REPEATED = 0.15
-_FEWEST_WORDS = 6
+"""Of the pairs, so many more that show whether a rater reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ def material(records: RunRecords, step: int) -> Material:
     pairs: dict[Kind, list[_Two]] = {"policy-sft": across, "sft-sft": near_sft, "policy-policy": near_policy}
     different = {kind: [two for two in twos if two[0].text != two[1].text] for kind, twos in pairs.items()}
     return Material(
-        {kind: [_item(kind, a, b) for a, b in twos] for kind, twos in different.items()},
+        {kind: [_item(f"{step}-{kind}", kind, a, b) for a, b in twos] for kind, twos in different.items()},
         {kind: len(twos) - len(different[kind]) for kind, twos in pairs.items()},
         notes,
     )
@@ -143,57 +141,48 @@ def _within(
     return [(many[0], near[row][0]) for row, many in answers.items() if row in near]
 
 
-def _item(kind: Kind, a: _Answer, b: _Answer) -> Item:
-    pair = Pair(item="?", kind=kind, prompt_id=a.row, prompt=a.prompt, a=a.text, b=b.text)
+def _item(name: str, kind: Kind, a: _Answer, b: _Answer) -> Item:
+    pair = Pair(item=f"{name}-{a.row}", kind=kind, prompt_id=a.row, prompt=a.prompt, a=a.text, b=b.text)
     return Item(pair, a.source, b.source)
 
 
 # ---------------------------------------------------------------------------------------------- choosing
-def choose(stock: Material, count: int, *, seed: int, prefix: str) -> list[Item]:
+def choose(stock: Material, count: int, *, seed: int) -> list[Item]:
     """Pairs of the three kinds, spread over the prompts, with planted and repeated ones among them.
 
-    What a kind cannot give is taken of the others. Names are given after shuffling, so that they tell nothing.
+    What a kind cannot give is taken of the others.
 
     Args:
         stock: what there is.
         count: of pairs, besides the planted and those shown again.
         seed: of all choices.
-        prefix: the names' beginning, which tells this rating's items from those of another step.
 
     Raises:
         ValueError: nothing can be asked.
     """
-    generator = random.Random(f"{seed}/pairs")
+    generator = random.Random(seed)
     chosen = _mixed(stock.found, count, generator)
     if not chosen:
         raise ValueError("no prompt has two different answers: there is nothing to ask about")
-    sound = [item for item in stock.found["policy-sft"] if len(set(item.pair.b.split())) >= _FEWEST_WORDS]
-    generator.shuffle(sound)
-    planted = [_planted(item, generator) for item in sound[: max(1, round(PLANTED * count))]]
-    asked = chosen + planted
-    generator.shuffle(asked)
-    named = [replace(i, pair=replace(i.pair, item=f"{prefix}{n:03d}")) for n, i in enumerate(asked)]
-    again = [item for item in named if item.pair.kind != "planted"]
-    again = generator.sample(again, math.ceil(REPEATED * len(again)))
-    return named + [
-        replace(i, pair=replace(i.pair, item=f"{prefix}{n:03d}", repeats=i.pair.item))
-        for n, i in enumerate(again, start=len(named))
-    ]
+    sound = generator.sample(stock.found["policy-sft"], len(stock.found["policy-sft"]))
+    spoiled = islice(_spoiled(sound, seed), max(1, round(PLANTED * count)))
+    by_name = {item.pair.item: item for item in chosen}
+    again = [replace(by_name[pair.repeats], pair=pair) for pair in repetitions([i.pair for i in chosen], seed=seed)]
+    return [*chosen, *spoiled, *again]
 
 
 def _mixed(found: Mapping[Kind, Sequence[Item]], count: int, generator: random.Random) -> list[Item]:
-    """Kinds by their shares; each kind goes on with the prompts where the one before stopped."""
+    """Kinds by their shares; each kind goes on with the prompts that those before have left."""
     prompts = sorted({item.pair.prompt_id for items in found.values() for item in items})
     generator.shuffle(prompts)
     turns = {kind: _turn(items, prompts) for kind, items in found.items()}
     chosen: list[Item] = []
-    for kind, share in SHARES.items():
-        taken = list(islice(turns[kind], round(share * count)))
-        chosen += taken
-        used = {item.pair.prompt_id for item in taken}
+    for kind, wanted in counts_by_kind(count).items():
+        chosen += islice(turns[kind], wanted)
+        used = {item.pair.prompt_id for item in chosen}
         prompts.sort(key=lambda prompt: prompt in used)  # stable: those not used yet come first
     rest = [item for turn in turns.values() for item in turn]
-    return chosen + rest[: max(0, count - len(chosen))]
+    return chosen + rest[: count - len(chosen)]
 
 
 def _turn(items: Sequence[Item], prompts: Sequence[str]) -> Iterator[Item]:
@@ -201,17 +190,14 @@ def _turn(items: Sequence[Item], prompts: Sequence[str]) -> Iterator[Item]:
     yield from sorted(items, key=lambda item: prompts.index(item.pair.prompt_id))
 
 
-def _planted(item: Item, generator: random.Random) -> Item:
-    """The SFT model's answer beside the same words in disorder: who reads them knows which is better."""
-    words = item.pair.b.split()
-    spoiled = list(words)
-    while spoiled == words:
-        generator.shuffle(spoiled)
-    pair = replace(item.pair, kind="planted", a=" ".join(words), b=" ".join(spoiled))
-    return Item(pair, item.b, Source("spoiled"))
+def _spoiled(items: Sequence[Item], seed: int) -> Iterator[Item]:
+    """SFT answers beside their own words in disorder: who reads them knows which is better."""
+    for item in items:
+        with suppress(ValueError):  # too few words to tell
+            yield Item(planted(item.pair, "b", seed=seed), item.b, Source("spoiled"))
 
 
 def counts(items: Sequence[Item]) -> dict[str, int]:
     """How many pairs of each kind there are, and how many are shown again."""
     first = Counter(item.pair.kind for item in items if not item.pair.repeats)
-    return {**{kind: first[kind] for kind in (*SHARES, "planted")}, "shown again": len(items) - first.total()}
+    return {**{kind: first[kind] for kind in KINDS}, "shown again": len(items) - first.total()}

@@ -6,15 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
+from surefoot.evaluate.ratings.arrange import arrange
 from surefoot.evaluate.ratings.export import export
 from surefoot.evaluate.ratings.plan import SECONDS_A_VOTE
 from surefoot.evaluate.ratings.sequential import StoppingRule, progress
 from surefoot.evaluate.ratings.summary import RatingSummary, summarise
 from surefoot.evaluate.ratings.votes import Pair, Vote
 from surefoot.web.rate.pairs import Item, Source
-from surefoot.web.rate.schedule import arrange
 from surefoot.web.rate.session import Session
-from surefoot.web.rate.store import Store
+from surefoot.web.rate.store import Showing, Store
 
 EVIDENCE = "the sequential test had seen enough"
 PLANNED = "the planned number was reached"
@@ -39,7 +39,8 @@ class Rating:
 
     def invite(self, rater: str) -> None:
         """Gives a rater his order, unless he has one."""
-        self.store.join(self.session.step, rater, arrange(self.session.pairs, seed=self.session.seed, rater=rater))
+        order = arrange(self.session.pairs, rater=rater, seed=self.session.seed)
+        self.store.join(self.session.step, rater, [Showing(shown.pair.item, shown.left) for shown in order])
 
     def votes(self) -> list[Vote]:
         """The votes that count."""

@@ -90,7 +90,7 @@ def begin(run: Path, *, count: int = 50, seed: int = 0, step: int | None = None,
     else:
         step = evaluated_steps(records)[-1] if step is None else step
         stock = material(records, step)
-        items = choose(stock, count, seed=seed, prefix=f"{step}-")
+        items = choose(stock, count, seed=seed)
         identical, notes = dict(stock.identical), list(stock.notes)
     (run / "rate").mkdir(parents=True, exist_ok=True)
     replace_file(_pairs(run, step), b"".join(dump(_record(item)) for item in items))

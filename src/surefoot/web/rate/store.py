@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surefoot.evaluate.ratings.votes import CHOICES, Choice, Pair, Side, Vote
-from surefoot.web.rate.schedule import Showing
 
 Answer = Literal["left", "right", "both good", "both bad", "skip"]
 """What a rater can say: of sides, as that is what a rater sees."""
@@ -37,6 +36,14 @@ CREATE TABLE IF NOT EXISTS votes (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS one_vote ON votes (session, rater, place) WHERE undone IS NULL;
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """A pair by its name, and which of its answers stands on the left."""
+
+    item: str
+    left: Side
 
 
 @dataclass(frozen=True, slots=True)
