@@ -1,5 +1,6 @@
 """`surefoot rate` on the command line."""
 
+import importlib.util
 import json
 import re
 import signal
@@ -85,6 +86,13 @@ def test_what_was_decided_is_not_decided_again(tmp_path, capsys):
     rating_of(run, "ana")
     assert main(["rate", str(run), "--pairs", "30"]) == 2
     assert "was begun already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["rate", "web"])
+def test_missing_packages_are_named_with_what_installs_them(tmp_path, capsys, monkeypatch, command):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else object())
+    assert main([command, str(tmp_path)]) == 2
+    assert 'pages need uvicorn: pip install "surefoot[web]"' in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):

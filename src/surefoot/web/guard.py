@@ -21,7 +21,7 @@ MOST_BYTES = 64 * 1024
 """Of a body. A vote with the longest note is far below."""
 OPEN_PATHS = ("/static/", "/healthz")
 """Files of this package, and that the server runs: nothing that a token would protect."""
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -29,7 +29,6 @@ _HEADERS = {
     "x-frame-options": "DENY",
     # not "no-referrer": with that, browsers send "Origin: null" with our own forms too
     "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
 
@@ -44,7 +43,7 @@ class Hosts:
             meant to be reached from other machines.
     """
 
-    names: Collection[str] = _LOOPBACK
+    names: Collection[str] = LOOPBACK
     any_address: bool = False
 
     def allow(self, host: str) -> bool:

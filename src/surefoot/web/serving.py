@@ -87,14 +87,15 @@ def serve(
     """
     import uvicorn
 
-    from surefoot.web.guard import Guard, Hosts
+    from surefoot.web.guard import LOOPBACK, Guard, Hosts
 
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     with socket.create_server((place.host, place.port), family=family) as listening:
         port = listening.getsockname()[1]
         tokens = {secrets.token_urlsafe(32): who for who in holders}
         name = place.name or (f"[{place.host}]" if ":" in place.host else place.host)
-        hosts = Hosts() if place.is_local else Hosts([name.lower()], any_address=True)
+        names = [name.lower(), *(LOOPBACK if place.is_local else ())]
+        hosts = Hosts(names, any_address=not place.is_local)
         app = Guard(make(), hosts=hosts, tokens=tokens, cookie=f"surefoot-{port}")  # type: ignore[arg-type]
         config = uvicorn.Config(
             app, http="h11", ws="none", loop="asyncio", lifespan="off", log_level="warning", access_log=False,
