@@ -75,11 +75,11 @@ def test_version(capsys):
         (["rewardtest"], "unknown command 'rewardtest'; did you mean `surefoot reward-test`?"),
         (
             ["xyzzy"],
-            "unknown command 'xyzzy'; there are ppo, plan, init, demo, reward-test, serve-reward, report, env",
+            "unknown command 'xyzzy'; there are ppo, plan, init, demo, reward-test, serve-reward, report, web, rate, env",
         ),
         (
             ["--config", "run.yaml"],
-            "unknown command '--config'; there are ppo, plan, init, demo, reward-test, serve-reward, report, env",
+            "unknown command '--config'; there are ppo, plan, init, demo, reward-test, serve-reward, report, web, rate, env",
         ),
         (["ppo", "--seed", "x"], "--seed: seed='x' must be a whole number"),
         (["ppo", "--config", "no.yaml"], "no.yaml: no such file; `surefoot init no.yaml` writes one to start from"),
