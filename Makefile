@@ -10,7 +10,7 @@ PARALLEL ?= -n auto --dist worksteal
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-quick test test-gpu check soak bench bench-quick bench-micro bench-neutral clean distclean
+.PHONY: help install demo demo-quick rlhf rlhf-quick test test-gpu check soak bench bench-quick bench-micro bench-neutral clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -32,6 +32,14 @@ $(VENV)/.demo: $(VENV)/.installed requirements-demo.txt
 
 demo: $(VENV)/.demo ## a real language model gets better under PPO (about 10 minutes on two cores)
 	$(BIN)/surefoot demo $(ARGS)
+
+rlhf: $(VENV)/.demo ## the whole of RLHF on a real model: SFT, reward model, PPO, DPO, compared (about 25 minutes)
+	$(BIN)/python -m surefoot.demo.prepare runs/rlhf-data
+	$(BIN)/surefoot rlhf --config configs/demo.yaml $(ARGS)
+
+rlhf-quick: $(VENV)/.installed ## the same on a toy model, in three minutes
+	$(BIN)/python -m surefoot.demo.prepare --quick runs/rlhf-quick-data
+	$(BIN)/surefoot rlhf --config configs/demo-quick.yaml $(ARGS)
 
 demo-quick: $(VENV)/.installed ## the same on a toy model, in two minutes
 	$(BIN)/surefoot demo --quick $(ARGS)

@@ -1,4 +1,4 @@
-"""Products by oneDNN are the usual ones, backward too, and only those that they are meant for."""
+"""The quicker products are the usual ones, backward too, and only those that they are meant for."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch.nn.functional import embedding, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from surefoot import arithmetic as arithmetic_module
-from surefoot.arithmetic import OneDNNLinear, arithmetic
+from surefoot.arithmetic import QuickLinear, arithmetic
 
 CPU = torch.device("cpu")
 
@@ -34,11 +34,13 @@ def operands(dtype=torch.float32, shape=(3, 5, 16), bias=True):
     ]
 
 
+@pytest.mark.parametrize("intel", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(3, 5, 16), (7, 16), (16,), (1, 1, 16)])
-def test_a_linear_layer_and_its_gradients_are_those_in_double_precision(shape, bias, calls):
+def test_a_linear_layer_and_its_gradients_are_those_in_double_precision(shape, bias, intel, calls, monkeypatch):
+    monkeypatch.setattr(arithmetic_module, "_made_by_intel", lambda: intel)
     tensors = operands(shape=shape, bias=bias)
-    with OneDNNLinear():
+    with QuickLinear():
         y = linear(*tensors)
     gradients = torch.autograd.grad(y.square().sum(), tensors)
     exact = [t.detach().double().requires_grad_() for t in tensors]
@@ -53,7 +55,7 @@ def test_a_linear_layer_and_its_gradients_are_those_in_double_precision(shape, b
 def test_a_frozen_weight_gets_no_gradient_and_x_still_does():
     x, weight = operands(bias=False)
     weight.requires_grad_(False)
-    with OneDNNLinear():
+    with QuickLinear():
         linear(x, weight).sum().backward()
     torch.testing.assert_close(x.grad, weight.sum(0).expand_as(x))
     assert weight.grad is None
@@ -61,13 +63,13 @@ def test_a_frozen_weight_gets_no_gradient_and_x_still_does():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions_are_left_alone(dtype, calls):
-    with OneDNNLinear():
+    with QuickLinear():
         assert linear(*operands(dtype)).dtype == dtype
     assert not calls
 
 
 def test_nothing_at_all_has_a_product_too(calls):
-    with OneDNNLinear():
+    with QuickLinear():
         assert linear(torch.zeros(0, 16), torch.ones(8, 16)).shape == (0, 8)
     assert not calls
 
@@ -90,7 +92,7 @@ def test_an_embedding_and_its_gradient_are_those_in_double_precision(padding):
     weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     exact = weight.detach().double().requires_grad_()
     factors = torch.arange(18.0).reshape(2, 3, 3)
-    with OneDNNLinear():
+    with QuickLinear():
         rows = embedding(ids, weight, padding)
     (rows * factors).sum().backward()
     (embedding(ids, exact, padding) * factors).sum().backward()
@@ -119,7 +121,7 @@ def test_a_gradient_is_added_to_the_one_that_is_there_without_a_matrix_of_its_ow
 
     weight = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     first, second = torch.tensor([3, 999, 3]), torch.tensor([5, 3])
-    with OneDNNLinear():
+    with QuickLinear():
         loss(first).backward()
         place = weight.grad.data_ptr()
         later = loss(second)
@@ -135,10 +137,33 @@ def test_a_gradient_is_added_to_the_one_that_is_there_without_a_matrix_of_its_ow
 
 def test_gradients_meet_in_one_place_on_the_first_way_back_too():
     weight = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    with OneDNNLinear():
+    with QuickLinear():
         hidden = embedding(torch.tensor([3, 4]), weight)
         leaf = hidden.detach().requires_grad_()
         linear(leaf, weight).square().sum().backward()  # as the update does it: first the head, then the trunk
         with LargeResults(weight.numel()) as large:
             hidden.backward(leaf.grad)
     assert not large.seen
+
+
+def test_the_maker_of_the_processor_is_read_where_the_system_tells_it(tmp_path):
+    (tmp_path / "intel").write_text("processor\t: 0\nvendor_id\t: GenuineIntel\n")
+    (tmp_path / "amd").write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\n")
+    found = [arithmetic_module._made_by_intel(tmp_path / name) for name in ("intel", "amd", "nothing")]
+    assert found == [True, False, False]
+
+
+def test_products_are_those_of_onednn_except_on_processors_of_intel(monkeypatch):
+    used = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            used.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    for intel in (True, False):
+        monkeypatch.setattr(arithmetic_module, "_made_by_intel", lambda intel=intel: intel)
+        used.clear()
+        with QuickLinear(), torch.no_grad(), Watch():
+            linear(torch.ones(2, 16), torch.ones(8, 16))
+        assert any("mkldnn" in name for name in used) is not intel

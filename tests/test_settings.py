@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surefoot.config import SECTIONS, PPOConfig
+from surefoot.config import PPOConfig
 from surefoot.manual import EXAMPLE_FILES, config_reference, option_docs, starter_yaml
 from surefoot.settings import load_settings, read_file, to_yaml
 
@@ -414,7 +414,7 @@ def test_the_written_yaml_holds_every_option_and_small_rates_stay_readable():
     assert "\nlora_r: 0\n" in text
     assert "\nppo_epochs: 4\n" in text
     assert "\nnum_generations: 1\n" in text
-    assert all(f"\n# {title}\n" in text for title in SECTIONS.values())
+    assert all(f"\n# {title}\n" in text for title in PPOConfig.SECTIONS.values())
 
 
 def test_every_option_has_a_meaning_a_section_and_something_it_takes():

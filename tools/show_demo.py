@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from surefoot.callbacks import Evaluation
-from surefoot.demo.compare import compare
 from surefoot.demo.run import measures
 from surefoot.demo.scorers import vader
+from surefoot.evaluate.statistics import compare
 from surefoot.report import write_picture
 from surefoot.tracking import RunFolder
 

@@ -1,4 +1,4 @@
-"""The command line's options, made from `PPOConfig`: a flag for each, grouped as in the docs. No torch in here.
+"""The command line's options, made from a class of options: a flag for each, grouped as in the docs. No torch in here.
 
 A flag's value stays text until `surefoot.settings` reads it by the same rules as a value in a file.
 """
@@ -7,12 +7,13 @@ import argparse
 import difflib
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from surefoot.config import PPOConfig
 from surefoot.manual import option_docs, sections
-from surefoot.options import unknown_option
-from surefoot.settings import KINDS
+from surefoot.options import Options, unknown_option
 
 
 class UsageError(Exception):
@@ -30,6 +31,7 @@ class Parser(argparse.ArgumentParser):
         self.general = self.add_argument_group("General")
         self.general.add_argument("-h", "--help", action="help", help="show this help")
         self.general.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+        self.options: type[Options] | None = None
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The parsed arguments.
@@ -37,7 +39,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: an unknown option, a missing value, or something left over.
         """
-        found, rest = self.parse_known_args(_plain(arguments))
+        switches = {name for name, kind in self.options.kinds().items() if kind is bool} if self.options else set()
+        found, rest = self.parse_known_args(_plain(arguments, switches))
+        if self.options is not None and self.options.PASSED is not None:
+            passed, rest = _passed(rest, self.options)
+            setattr(found, _PASSED, passed)
         if rest:
             raise UsageError(self._unknown(rest))
         return found
@@ -55,18 +61,18 @@ class Parser(argparse.ArgumentParser):
             return f"unexpected argument {rest[0]!r}{hint}"
         mine = [name for name in self._option_string_actions if name.startswith("--")]
         name = flag.partition("=")[0]
-        if "--learning-rate" in mine:
-            sentence = unknown_option(
-                name.strip("-").replace("-", "_"), {n.strip("-").replace("-", "_") for n in mine}
-            )
+        if self.options is not None:
+            flags = {n.strip("-").replace("-", "_") for n in mine}
+            sentence = unknown_option(name.strip("-").replace("-", "_"), flags, self.options)
             return re.sub(r"^(unknown option |the option )'\w+'", rf"\1{name}", _with_flags(sentence))
         near = difflib.get_close_matches(name, mine, n=1)
         return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else f"; see `{self.prog} --help`")
 
 
-def add_options(parser: Parser) -> None:
-    """A flag for every option of `PPOConfig`, in one group a section."""
-    for title, docs in sections(option_docs()).items():
+def add_options(parser: Parser, cls: type[Options] = PPOConfig) -> None:
+    """A flag for every option of a class, in one group a section."""
+    parser.options = cls
+    for title, docs in sections(option_docs(cls)).items():
         group = parser.add_argument_group(title)
         for doc in docs:
             many, switch = doc.takes.endswith(" ..."), doc.takes == "true|false"
@@ -81,9 +87,43 @@ def add_options(parser: Parser) -> None:
             )  # fmt: skip
 
 
-def options_of(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
-    """The options of `PPOConfig` that were given, as texts."""
-    return {name: value for name, value in vars(arguments).items() if name in KINDS}
+def options_of(arguments: argparse.Namespace, cls: type[Options] = PPOConfig) -> dict[str, str | list[str]]:
+    """The options of a class that were given, as texts, and after them those that it passes to another library."""
+    mine = {name: value for name, value in vars(arguments).items() if name in cls.kinds()}
+    return mine | getattr(arguments, _PASSED, {})
+
+
+_PASSED = "passed to another library"  # no flag has such a name
+
+
+def _passed(rest: Sequence[str], cls: type[Options]) -> tuple[dict[str, str | list[str]], list[str]]:
+    """What no flag took -> options that the class passes on, by name, and what is none of those."""
+    passed: dict[str, str | list[str]] = {}
+    left: list[str] = []
+    pending = list(rest)
+    while pending:
+        flag, equals, value = pending.pop(0).partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or cls.kind_of(name) is None:
+            left.append(flag + equals + value)
+            continue
+        values = [value] if equals else []
+        while pending and not pending[0].startswith("--"):
+            values.append(pending.pop(0))
+        passed[name] = "true" if not values else values[0] if len(values) == 1 else values
+    return passed, left
+
+
+def settings_of(run: str) -> Path:
+    """The settings that a run folder keeps.
+
+    Raises:
+        UsageError: it is no run folder.
+    """
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise UsageError(f"--resume {run}: no run folder, it has no config.yaml")
+    return path
 
 
 def flag_of(name: str) -> str:
@@ -98,23 +138,23 @@ def nearest_command(name: str, commands: Mapping[str, Callable[..., int]]) -> st
     return f"unknown command {name!r}; {hint}"
 
 
-def _plain(arguments: Sequence[str]) -> list[str]:
+def _plain(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
     """--batch_size as --batch-size, --no-x as --x=false, and a negative number tied to its option."""
     plain: list[str] = []
     for text in arguments:
         if re.fullmatch(r"-[\d.]+(e[-+]?\d+)?", text, re.IGNORECASE) and plain and plain[-1].startswith("--"):
             plain.append(f"{plain.pop()}={text}")
         else:
-            plain.append(_plain_flag(text))
+            plain.append(_plain_flag(text, switches))
     return plain
 
 
-def _plain_flag(text: str) -> str:
+def _plain_flag(text: str, switches: Collection[str]) -> str:
     flag, equals, value = text.partition("=")
     if not flag.startswith("--"):
         return text
     flag = flag.replace("_", "-")
-    if not equals and KINDS.get(flag.removeprefix("--no-").replace("-", "_")) is bool and flag.startswith("--no-"):
+    if not equals and flag.startswith("--no-") and flag.removeprefix("--no-").replace("-", "_") in switches:
         return f"--{flag.removeprefix('--no-')}=false"
     return flag + equals + value
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from surefoot import __version__
-from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of
+from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of, settings_of
 from surefoot.display import visible
+from surefoot.evaluate.command import compare
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
-from surefoot.running import dry_run_ppo, run_ppo, settings_of
+from surefoot.running import dry_run_ppo, run_ppo
 from surefoot.settings import load_settings
+from surefoot.stages import command as stages
 from surefoot.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, complain, console, usage_errors
 from surefoot.threads import share_cores
 
@@ -83,12 +85,17 @@ usage: surefoot COMMAND [options]
 
 PPO for RLHF in small, sure steps.
 
+  rlhf          the whole of RLHF from one file: SFT, reward model, PPO, DPO, and their comparison
+  sft           teach a language model texts, answers or conversations
+  reward        train a reward model from pairs of answers, and judge it
   ppo           train a language model with PPO
+  dpo           train a language model from pairs of answers directly
   plan          say what a run would take of the memory, and whether it fits
   init          write a settings file to start from, with example prompts and a reward
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
   serve-reward  give a reward's scores to other programs, over HTTP
+  compare       put trained models beside each other on held-out prompts, by a judge none was trained on
   report        write the report page of a run
   web           see runs in the browser while they go on
   rate          ask people, blind, whether the policy got better
@@ -186,6 +193,13 @@ def plan(arguments: Sequence[str]) -> int:
     given = read(arguments)
     with usage_errors():
         return EXIT_OK if run_plan([*given.file, *given.config], options_of(given)) else EXIT_FAILED
+
+
+def rlhf(arguments: Sequence[str]) -> int:
+    """`surefoot rlhf`: all stages of a file, in order."""
+    from surefoot.pipeline.command import rlhf as run_rlhf
+
+    return run_rlhf(arguments)
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -304,12 +318,15 @@ def env(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "rlhf": rlhf,
     "ppo": ppo,
+    **stages.COMMANDS,
     "plan": plan,
     "init": init,
     "demo": demo,
     "reward-test": reward_test,
     "serve-reward": serve_reward,
+    "compare": compare,
     "report": report,
     "web": web,
     "rate": rate,
@@ -337,6 +354,8 @@ def _plain_warnings() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+            # peft asks transformers by an old name whether activations are recomputed: nobody can act on that
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield
     finally:
         logger.removeHandler(complaints)

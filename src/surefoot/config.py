@@ -5,42 +5,43 @@ small model. `PPOConfig.recommended(num_parameters)` adapts them to a model's si
 says in words which values lie far outside what is known to work.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
-from surefoot.limits import BANDS, BY_SIZE, RANGES
-from surefoot.options import check_range, check_type, strict_options
-
-SECTIONS: Mapping[str, str] = {
-    "model_name": "Models",
-    "dataset": "Prompts",
-    "num_generations": "Sampling",
-    "reward": "Rewards",
-    "init_kl_coef": "KL price",
-    "batch_size": "Batches",
-    "cliprange": "PPO",
-    "gamma": "Advantages",
-    "learning_rate": "Optimiser",
-    "on_fault": "Faults",
-    "total_episodes": "Run",
-}
-"""First option of each section -> the section's title, in the order of the fields below."""
+from surefoot import limits, options
+from surefoot.options import Options, Range, check_range, strict_options
 
 KLPenalty = Literal["kl", "k1", "abs", "mse", "k2", "k3", "full"]
 
 
 @strict_options
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(Options):
     """The options of a PPO run. `B` below is `batch_size` responses, gathered over all processes.
 
     Raises:
         TypeError: an unknown or retired option name (the message names its successor).
         ValueError: a value outside its range, or two options that contradict each other.
     """
+
+    COMMAND: ClassVar[str] = "ppo"
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "model_name": "Models",
+        "dataset": "Prompts",
+        "num_generations": "Sampling",
+        "reward": "Rewards",
+        "init_kl_coef": "KL price",
+        "batch_size": "Batches",
+        "cliprange": "PPO",
+        "gamma": "Advantages",
+        "learning_rate": "Optimiser",
+        "on_fault": "Faults",
+        "total_episodes": "Run",
+    }
+    RANGES: ClassVar[Mapping[str, Range]] = limits.RANGES
+    RETIRED: ClassVar[Mapping[str, str]] = options.RETIRED
 
     # ------------------------------------------------------------------------------------------ Models
     model_name: str | None = None
@@ -247,43 +248,22 @@ class PPOConfig:
 
     def total_steps(self, num_prompts: int | None = None) -> int | None:
         """Steps of the whole run; None where neither options nor the number of prompts tell."""
-        limits = [] if self.steps is None else [self.steps]
+        ends = [] if self.steps is None else [self.steps]
         if self.total_episodes is not None:
-            limits.append(math.ceil(self.total_episodes / self.batch_size))
-        if not limits and num_prompts is not None:
-            limits.append(max(1, num_prompts // self.prompts_per_step))
-        return min(limits) if limits else None
-
-    def replace(self, **changes: Any) -> "PPOConfig":
-        """A copy with some options changed, checked like a new one."""
-        return type(self)(**({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes))
+            ends.append(math.ceil(self.total_episodes / self.batch_size))
+        if not ends and num_prompts is not None:
+            ends.append(max(1, num_prompts // self.prompts_per_step))
+        return min(ends) if ends else None
 
     # -------------------------------------------------------------------------------------- checks
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-            elif field.type == tuple[str, ...] and isinstance(value, str):
-                object.__setattr__(self, field.name, (value,))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            check_type(field.name, value, field.type)
-            if type(value) is int and float in (field.type, *get_args(field.type)):
-                object.__setattr__(self, field.name, float(value))
-        self._check_ranges()
-        self._check_combinations()
-
-    def _check_ranges(self) -> None:
-        for name, (low, high, low_open) in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                check_range(name, value, low, high, low_open)
+        super().__post_init__()
         for weight in self.reward_weights:
             check_range("reward_weights", weight, -1e300, 1e300, False)
 
-    def _check_combinations(self) -> None:
-        refusals = (
+    def refusals(self) -> Collection[tuple[bool, str]]:
+        """Combinations that contradict themselves."""
+        return (
             (
                 self.batch_size % self.num_generations != 0,
                 f"batch_size={self.batch_size} is not a multiple of num_generations={self.num_generations}: "
@@ -336,9 +316,6 @@ class PPOConfig:
                 "prompt_template has no {prompt} in it: every prompt would be the same text",
             ),
         )
-        for refused, reason in refusals:
-            if refused:
-                raise ValueError(reason)
 
     # -------------------------------------------------------------------------------------- advice
     @classmethod
@@ -350,13 +327,13 @@ class PPOConfig:
         drifts easily. A LoRA adapter bears ten times the learning rate. Sources: docs/details.md.
         """
         billions = num_parameters / 1e9
-        scale = next(values for limit, values in BY_SIZE if billions <= limit)
-        options = dict(
+        scale = next(values for limit, values in limits.BY_SIZE if billions <= limit)
+        values = dict(
             zip(("learning_rate", "cliprange", "ppo_epochs", "init_kl_coef", "target_kl"), scale, strict=True)
         )
         if changes.get("lora_r") or changes.get("adapter_name"):
-            options["learning_rate"] *= 10
-        return cls(**(options | changes))
+            values["learning_rate"] *= 10
+        return cls(**(values | changes))
 
     def advice(self, num_parameters: int) -> list[str]:
         """One plain sentence for each value that lies far outside what is known to work at this size."""
@@ -374,7 +351,7 @@ class PPOConfig:
                 f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
                 f"{size} parameters: expect no visible learning"
             )
-        for name, low, high, why in BANDS:
+        for name, low, high, why in limits.BANDS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 found.append(f"{name}={value:g} lies outside {low:g}-{high:g}: {why}")

@@ -37,3 +37,11 @@ def brief(value: Any, limit: int = 80) -> str:
     text = visible(redact(repr(value)))
     half = limit // 2
     return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
+
+
+def excerpt(text: str, limit: int = 400) -> str:
+    """The text on one line; of a long one the beginning and the end."""
+    if len(text) <= limit:
+        return visible(text)
+    half = limit // 2
+    return f"{visible(text[:half])} … {len(text) - 2 * half} characters … {visible(text[-half:])}"

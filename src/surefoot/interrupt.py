@@ -25,14 +25,16 @@ class StopRequest(Callback):
 
     Args:
         say: tells the user something.
+        command: what goes on with a run in a folder.
 
     Attributes:
         exit_code: 0, or 128 and the number of the signal that ended the run (130 Ctrl-C, 143 SIGTERM).
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], command: str = "surefoot ppo") -> None:
         self.exit_code = 0
         self._say = say
+        self._command = command
         self._heard: float | None = None
         self._trainer: Any = None
 
@@ -48,7 +50,7 @@ class StopRequest(Callback):
         if result.run_folder is not None and trainer.runtime.is_main:
             self._say(
                 f"stopped and saved after step {result.steps}; go on with the same command, or with: "
-                f"surefoot ppo --resume {result.run_folder}"
+                f"{self._command} --resume {result.run_folder}"
             )
 
     @contextmanager
@@ -62,9 +64,9 @@ class StopRequest(Callback):
         try:
             yield
         except KeyboardInterrupt:
-            saved = any(folder.glob("checkpoints/step_*"))
+            saved = any(folder.glob("checkpoints/*[0-9]"))
             how = (
-                f"go on with: surefoot ppo --resume {folder}"
+                f"go on with: {self._command} --resume {folder}"
                 if saved
                 else "no checkpoint was written (see save_every)"
             )

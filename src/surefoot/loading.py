@@ -46,7 +46,7 @@ def load_policy(
     """A causal language model from a folder or the hub, in `dtype` on `device`; `option` is what named it."""
     from transformers import AutoModelForCausalLM
 
-    _check_folder(option, name)
+    check_folder(option, name)
     with _loaded(option, name):
         model: nn.Module = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=False)
     return model.to(device)
@@ -65,7 +65,7 @@ def load_value_model(name: str, *, device: torch.device) -> nn.Module:
     """A model for the critic: a sequence classifier with one output (a reward model), or any language model."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    _check_folder("value_model_name", name)
+    check_folder("value_model_name", name)
     with _loaded("value_model_name", name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         classifier = any("SequenceClassification" in a for a in (config.architectures or []))
@@ -108,7 +108,12 @@ def _loaded(option: str, name: str, what: str = "") -> Iterator[None]:
         raise ValueError(f"{option}={name!r}: {what}the model does not load ({where}): {error}") from error
 
 
-def _check_folder(option: str, name: str) -> None:
+def check_folder(option: str, name: str) -> None:
+    """Refuses a folder without a model in it, and a place that is none.
+
+    Raises:
+        ValueError: `option` and what is wrong with its `name`.
+    """
     path = Path(name).expanduser()
     if path.is_dir() and not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
         raise ValueError(f"{option}={name!r} is a folder without config.json: it holds no model")

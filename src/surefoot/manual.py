@@ -1,8 +1,8 @@
-"""What help and docs say about the options, read from the texts under them in config.py. No torch in here."""
+"""What help and docs say about the options, read from the texts under them in their classes. No torch in here."""
 
 import ast
 import dataclasses
-import functools
+import inspect
 import itertools
 import sys
 from collections.abc import Iterable
@@ -11,9 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import surefoot.config
-from surefoot.config import SECTIONS, PPOConfig
-from surefoot.options import RETIRED
+from surefoot.config import PPOConfig
+from surefoot.options import RETIRED, Options
 from surefoot.settings import yaml_value
 
 
@@ -28,21 +27,33 @@ class OptionDoc:
     meaning: str
 
 
-@functools.cache
-def option_docs() -> tuple[OptionDoc, ...]:
-    """Every option with its section and the text under it in config.py, in order; nothing heavy is imported."""
-    source = Path(str(surefoot.config.__file__)).read_text(encoding="utf-8")
-    body = next(n.body for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "PPOConfig")
-    meanings = {
-        before.target.id: ast.literal_eval(after.value)
-        for before, after in itertools.pairwise(body)
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr)
-    }
+def option_docs(cls: type[Options] = PPOConfig) -> tuple[OptionDoc, ...]:
+    """Every option of a class with its section and the text under it, in order; nothing heavy is imported."""
+    meanings = {name: text for part in reversed(cls.__mro__) for name, text in _texts_under_fields(part).items()}
     docs, section = [], ""
-    for field in dataclasses.fields(PPOConfig):
-        section = SECTIONS.get(field.name, section)
+    for field in dataclasses.fields(cls):
+        if field.name == cls.PASSED:
+            continue
+        section = cls.SECTIONS.get(field.name, section)
         docs.append(OptionDoc(field.name, section, takes(field.type), yaml_value(field.default), meanings[field.name]))
     return tuple(docs)
+
+
+def _texts_under_fields(cls: type) -> dict[str, str]:
+    """What stands in the source under the fields that a class declares itself."""
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    source = Path(str(sys.modules[cls.__module__].__file__)).read_text(encoding="utf-8")
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    body = next(node.body for node in classes if node.name == cls.__name__)
+    return {
+        before.target.id: inspect.cleandoc(str(after.value.value))
+        for before, after in itertools.pairwise(body)
+        if isinstance(before, ast.AnnAssign)
+        and isinstance(before.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
 
 
 def takes(kind: Any) -> str:
@@ -67,16 +78,26 @@ def sections(docs: Iterable[OptionDoc]) -> dict[str, list[OptionDoc]]:
 def config_reference() -> str:
     """docs/config.md: one table a section, and the names that are retired."""
     parts = [_REFERENCE_HEAD.format(count=len(option_docs()))]
-    for title, docs in sections(option_docs()).items():
-        rows = [f"| `{d.name}` | {_cell(d.takes)} | `{d.default}` | {_cell(d.meaning)} |" for d in docs]
-        parts.append(
-            "\n".join(
-                [f"\n## {title}\n", "| option | takes | default | meaning |", "| --- | --- | --- | --- |", *rows, ""]
-            )
-        )
+    parts += option_tables(PPOConfig)
     rows = [f"| `{name}` | {_cell(successor)} |" for name, successor in RETIRED.items()]
     parts.append("\n".join(["\n## Names from other trainers\n", "| there | here |", "| --- | --- |", *rows, ""]))
     return "".join(parts)
+
+
+def option_tables(cls: type[Options], heading: str = "##") -> list[str]:
+    """A table of a class's options for each of its sections."""
+    return [
+        "\n".join(
+            [
+                f"\n{heading} {title}\n",
+                "| option | takes | default | meaning |",
+                "| --- | --- | --- | --- |",
+                *(f"| `{d.name}` | {_cell(d.takes)} | `{d.default}` | {_cell(d.meaning)} |" for d in docs),
+                "",
+            ]
+        )
+        for title, docs in sections(option_docs(cls)).items()
+    ]
 
 
 def _cell(text: str) -> str:

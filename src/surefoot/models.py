@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from surefoot.arithmetic import arithmetic
 from surefoot.kernels import fuse
-from surefoot.networks import Head, Trunk, hidden_size_of, trunk_of
+from surefoot.networks import Head, Trunk, hidden_size_of, score_shift, trunk_of
 from surefoot.rows import Rows
 
 LOGITS_BYTES = 64 * 2**20  # of one tensor of logits in float32; a pass holds about four of them at a time
@@ -46,7 +46,10 @@ class AdapterCritic(nn.Module):
 
 
 class ValueModel(nn.Module):
-    """A critic with a trunk of its own, made from any transformers model; a one-output head it has is taken over."""
+    """A critic with a trunk of its own, made from any transformers model; a one-output head it has is taken over.
+
+    What centres the scores of a reward model is taken off the head as well: it values what the reward will say.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -58,6 +61,7 @@ class ValueModel(nn.Module):
                 self.head.weight.copy_(score.weight)
                 if score.bias is not None:
                     self.head.bias.copy_(score.bias)
+                self.head.bias.sub_(score_shift(getattr(model, "config", None), "value_model"))
 
 
 Critic = ValueHead | AdapterCritic | ValueModel

@@ -7,6 +7,7 @@ tokens, against the model's own forward pass.
 Legend: `T` tokens of all rows of a pass, `n` any number of states, `H` hidden width, `V` vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from surefoot.attention import packed_attention
+from surefoot.display import brief
 from surefoot.rows import Rows
 
 _TRIED = 8  # tokens of the trial
@@ -152,6 +154,20 @@ def trunk_of(model: Any) -> nn.Module:
     prefix = getattr(base, "base_model_prefix", "")
     trunk: nn.Module = getattr(base, prefix, base) if prefix else base
     return trunk
+
+
+def score_shift(config: Any, name: str) -> float:
+    """What centring takes off the scores of reward model `name`: its config's `score_shift`, 0 where there is none.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
+    shift = getattr(config, "score_shift", 0.0)
+    if isinstance(shift, bool) or not isinstance(shift, int | float) or not math.isfinite(shift):
+        raise ValueError(
+            f"reward model {name!r} has score_shift={brief(shift)}: scores are centred by a finite number"
+        )
+    return float(shift)
 
 
 def hidden_size_of(model: Any) -> int:

@@ -1,12 +1,16 @@
-"""What makes an options dataclass strict: unknown and retired names, wrong types and absurd values are refused."""
+"""What makes an options dataclass strict: unknown and retired names, wrong types and absurd values are refused.
+
+Every command's options are one frozen dataclass derived from `Options`. No torch in here.
+"""
 
 import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from surefoot.display import brief
 from surefoot.redaction import is_secret
@@ -58,7 +62,77 @@ RETIRED: Mapping[str, str] = {
 }
 """Names people bring from other trainers -> what to write here instead."""
 
-T = TypeVar("T")
+Range = tuple[float, float, bool]
+"""Lowest and highest value of an option, and whether the lowest is excluded."""
+
+
+T = TypeVar("T", bound="Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a command. A class of them is a frozen dataclass under `strict_options`.
+
+    Attributes:
+        COMMAND: the command whose options these are.
+        SECTIONS: first option of each section -> the section's title.
+        RANGES: option -> what its numbers may be.
+        RETIRED: names that people bring -> what to write instead.
+        PASSED: the field with options of another library, which files and command line give by their own names.
+    """
+
+    COMMAND: ClassVar[str]
+    SECTIONS: ClassVar[Mapping[str, str]]
+    RANGES: ClassVar[Mapping[str, Range]]
+    RETIRED: ClassVar[Mapping[str, str]] = {}
+    PASSED: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        for name, kind in self.kinds().items():
+            value = _coerced(getattr(self, name), kind)
+            check_type(name, value, kind)
+            object.__setattr__(self, name, float(value) if type(value) is int and _takes_float(kind) else value)
+        for name, bounds in self.RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                check_range(name, value, *bounds)
+        for refused, reason in self.refusals():
+            if refused:
+                raise ValueError(reason)
+
+    @classmethod
+    def kinds(cls) -> dict[str, Any]:
+        """Option -> its type; what is passed to another library is not among them."""
+        return {f.name: f.type for f in dataclasses.fields(cls) if f.name != cls.PASSED}
+
+    @classmethod
+    def kind_of(cls, name: str) -> Any:
+        """The type of an option, another library's included; None where there is no such option."""
+        return cls.kinds().get(name)
+
+    @classmethod
+    def named_here(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as they were given, under the names of the fields."""
+        return dict(options)
+
+    def refusals(self) -> Collection[tuple[bool, str]]:
+        """Combinations that contradict themselves: whether this is one, and what to say."""
+        return ()
+
+    def replace(self: T, **changes: Any) -> T:
+        """A copy with some options changed, checked like a new one."""
+        return type(self)(**({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes))
+
+
+def _coerced(value: Any, kind: Any) -> Any:
+    """A list as the tuple that a frozen object holds, and one text where a list of texts is wanted."""
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if kind == tuple[str, ...] and isinstance(value, str) else value
+
+
+def _takes_float(kind: Any) -> bool:
+    return float in (kind, *get_args(kind))
 
 
 def strict_options(cls: type[T]) -> type[T]:
@@ -67,23 +141,25 @@ def strict_options(cls: type[T]) -> type[T]:
 
     @functools.wraps(make)
     def checked(self: T, /, **options: Any) -> None:
-        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        for name in options:
+        named = cls.named_here(options)
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in named:
             if name not in known:
-                raise TypeError(unknown_option(name, known))
-        make(self, **options)
+                raise TypeError(unknown_option(name, known, cls))
+        make(self, **named)
 
     cls.__init__ = checked  # type: ignore[method-assign,assignment]
     return cls
 
 
-def unknown_option(name: str, known: set[str]) -> str:
+def unknown_option(name: str, known: Collection[str], cls: type[Options] | None = None) -> str:
     """The sentence for an option that does not exist: the retired name's successor, or the nearest name."""
-    if name in RETIRED:
-        return f"the option {name!r} is retired here; use {RETIRED[name]}"
+    retired, command = (RETIRED, "ppo") if cls is None else (cls.RETIRED, cls.COMMAND)
+    if name in retired:
+        return f"the option {name!r} is retired here; use {retired[name]}"
     near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}?" if near else _NO_SECRETS if is_secret(name) else "see `surefoot ppo --help`"
-    return f"unknown option {brief(name)}; {hint}"
+    see = _NO_SECRETS if is_secret(name) else f"see `surefoot {command} --help`"
+    return f"unknown option {brief(name)}; {f'did you mean {near[0]!r}?' if near else see}"
 
 
 _LONGEST_NAME = 64

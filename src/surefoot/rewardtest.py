@@ -35,8 +35,14 @@ def try_rewards(reward: RewardMix, prompts: Sequence[Prompt]) -> tuple[RewardChe
     source = "the prompts themselves (no column with answers)" if column is None else f"the column {column!r}"
     parts: list[RenderableType] = [Text(visible(f"{len(prompts)} rows; scored as answers: {source}")), Text()]
     parts += [_rows(prompts, answers, check.scores), Text(), _summaries(check.rewards)]
+    parts += [Text(visible(sentence)) for sentence in _centred(reward)]
     parts += [Text(visible(f"warning: {sentence}")) for sentence in check.warnings]
     return check, Group(*parts)
+
+
+def _centred(reward: RewardMix) -> list[str]:
+    shifts = {name: getattr(one, "score_shift", 0.0) for name, one in reward.rewards.items()}
+    return [f"{name} is centred: its score_shift of {x:.4g} is taken off" for name, x in shifts.items() if x]
 
 
 def byte_tokenizer() -> Any:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surefoot.arguments import UsageError
 from surefoot.changes import STOP_OPTIONS, changes_between, makes_another_run, stored_options
 from surefoot.config import PPOConfig
 from surefoot.settings import load_settings
@@ -218,25 +217,15 @@ def _introduction(trainer: Any, folder: Path) -> str:
 
 
 def _conclude(screen: "Console", result: "TrainResult", folder: Path, reason: str) -> None:
+    from surefoot.evaluate.card import write_card
     from surefoot.live import closing
     from surefoot.report import write_report
 
+    write_card(folder)
     say(screen, f"\nThe run ended after {result.steps} steps: {reason}\n")
     screen.print(closing(result, screen.width))
     say(screen, f"\nfolder    {folder}\nmodel     {folder / 'model'}")
     say(screen, f"report    {write_report(folder)}")
-
-
-def settings_of(run: str) -> Path:
-    """The settings that a run folder keeps.
-
-    Raises:
-        UsageError: it is no run folder.
-    """
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise UsageError(f"--resume {run}: no run folder, it has no config.yaml")
-    return path
 
 
 def _new_folder(model_name: str) -> str:

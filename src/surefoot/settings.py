@@ -1,10 +1,9 @@
-"""YAML, TOML and JSON files + command line -> `PPOConfig`, and `PPOConfig` -> YAML. No torch in here.
+"""YAML, TOML and JSON files + command line -> a command's options, and those -> YAML. No torch in here.
 
 Files are merged from left to right, the command line comes last. YAML is read as version 1.2: `1e-5` is a number,
 `on` and `yes` are text. The bare word `none` means "no value" wherever an option can be without one.
 """
 
-import dataclasses
 import json
 import math
 import re
@@ -12,11 +11,11 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin, overload
 
-from surefoot.config import SECTIONS, PPOConfig
+from surefoot.config import PPOConfig
 from surefoot.display import brief
-from surefoot.options import check_type, unknown_option
+from surefoot.options import Options, check_type, unknown_option
 
 MAX_BYTES = 2**20
 """Larger settings files are refused: nobody writes a megabyte of options by hand."""
@@ -24,8 +23,7 @@ MAX_BYTES = 2**20
 MOST_PROBLEMS = 20
 """So many wrong lines are told at once."""
 
-KINDS: Mapping[str, Any] = {field.name: field.type for field in dataclasses.fields(PPOConfig)}
-"""Option -> its type."""
+Made = TypeVar("Made", bound=Options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,23 @@ class _Bare(str):
 # ------------------------------------------------------------------------------------------ reading
 
 
+@overload
 def load_settings(
-    paths: Sequence[str | Path] = (), overrides: Mapping[str, str | Sequence[str]] | None = None
-) -> PPOConfig:
+    paths: Sequence[str | Path] = ..., overrides: Mapping[str, str | Sequence[str]] | None = ...
+) -> PPOConfig: ...
+
+
+@overload
+def load_settings(
+    paths: Sequence[str | Path], overrides: Mapping[str, str | Sequence[str]] | None, cls: type[Made]
+) -> Made: ...
+
+
+def load_settings(
+    paths: Sequence[str | Path] = (),
+    overrides: Mapping[str, str | Sequence[str]] | None = None,
+    cls: type[Options] = PPOConfig,
+) -> Options:
     """The options of a run: `overrides` (texts, as typed) over the files, later files over earlier ones.
 
     Raises:
@@ -56,31 +68,36 @@ def load_settings(
     """
     found: dict[str, Setting] = {}
     for path in paths:
-        found |= read_file(path)
+        found |= read_file(path, f"; `surefoot init {path}` writes one to start from" if cls is PPOConfig else "")
     for name, text in (overrides or {}).items():
-        found[name] = Setting(from_text(KINDS.get(name), text), "--" + name.replace("_", "-"))
-    return _make_config(found)
+        found[name] = Setting(from_text(cls.kind_of(name), text), "--" + name.replace("_", "-"))
+    return make_options(found, cls)
 
 
-def read_file(path: str | Path) -> dict[str, Setting]:
+def read_file(path: str | Path, hint: str = "") -> dict[str, Setting]:
     """The options written in one file, each with its line; names are checked by `load_settings`."""
     path = Path(path)
     parsers = {".yaml": _parse_yaml, ".yml": _parse_yaml, ".toml": _parse_toml, ".json": _parse_json}
     if path.suffix.lower() not in parsers:
         raise ValueError(f"{path}: a settings file ends in .yaml, .yml, .toml or .json")
-    text = _read_text(path)
+    text = read_text(path, hint)
     try:
         entries = parsers[path.suffix.lower()](text, path)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply; options are plain `name: value` lines") from None
     settings: dict[str, Setting] = {}
     for key, value, line in entries:
-        name = str(key).replace("-", "_")
-        if name in settings:
-            first = settings[name].origin.rpartition(":")[2]
-            raise ValueError(f"{path}:{line}: {name} is set twice, first in line {first}; keep one of the two")
-        settings[name] = Setting(value, f"{path}:{line}")
+        add_setting(settings, key, Setting(value, f"{path}:{line}"))
     return settings
+
+
+def add_setting(settings: dict[str, Setting], key: Any, setting: Setting) -> None:
+    """Adds what was read under a name; a name that is there already is refused."""
+    name = str(key).replace("-", "_")
+    if name in settings:
+        first = settings[name].origin.rpartition(":")[2]
+        raise ValueError(f"{setting.origin}: {name} is set twice, first in line {first}; keep one of the two")
+    settings[name] = setting
 
 
 def from_text(kind: Any, text: str | Sequence[str]) -> Any:
@@ -90,9 +107,10 @@ def from_text(kind: Any, text: str | Sequence[str]) -> Any:
     return [_number_or_text(kind, part) for part in text]
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, hint: str = "") -> str:
+    """The text of a settings file; `hint` is said where there is none."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `surefoot init {path}` writes one to start from")
+        raise FileNotFoundError(f"{path}: no such file{hint}")
     if not path.is_file():
         raise ValueError(f"{path}: not a file")
     with path.open("rb") as file:
@@ -111,6 +129,15 @@ Entries = list[tuple[Any, Any, int]]
 
 
 def _parse_yaml(text: str, path: Path) -> Entries:
+    yaml, pairs = yaml_pairs(text, path)
+    return [
+        (key.value if isinstance(key.value, str) else "?", node_value(yaml, node, path), key.start_mark.line + 1)
+        for key, node in pairs
+    ]
+
+
+def yaml_pairs(text: str, path: Path) -> tuple[Any, list[tuple[Any, Any]]]:
+    """The reader, and the keys and values of a document as it sees them."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode
@@ -129,16 +156,18 @@ def _parse_yaml(text: str, path: Path) -> Entries:
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise ValueError(f"{path}:{line}:{column}: unreadable YAML: a character that is not allowed") from None
     if root is None:
-        return []
+        return yaml, []
     _check_tag(root, {*_PLAIN_TAGS, "map", "seq"}, path)
     if not isinstance(root, MappingNode):
         raise ValueError(f"{path}:{root.start_mark.line + 1}: options are `name: value` lines")
-    for key, _ in root.value:
+    return yaml, checked_pairs(root, path)
+
+
+def checked_pairs(node: Any, path: Path) -> list[tuple[Any, Any]]:
+    """The keys and values of a mapping, none of whose keys asks for an object to be built."""
+    for key, _ in node.value:
         _check_tag(key, {*_PLAIN_TAGS, "merge", "map", "seq"}, path)
-    return [
-        (key.value if isinstance(key.value, str) else "?", _yaml_value(yaml, node, path), key.start_mark.line + 1)
-        for key, node in root.value
-    ]
+    return list(node.value)
 
 
 _PLAIN_TAGS = frozenset(("str", "timestamp", "int", "float", "bool", "null"))
@@ -155,7 +184,7 @@ def _check_tag(node: Any, allowed: Collection[str], path: Path) -> str:
     return tag
 
 
-def _yaml_value(yaml: Any, node: Any, path: Path) -> Any:
+def node_value(yaml: Any, node: Any, path: Path) -> Any:
     """A scalar, or a list of scalars; anything deeper is no option's value and is refused before it is built."""
     from ruamel.yaml.nodes import ScalarNode, SequenceNode
 
@@ -164,7 +193,7 @@ def _yaml_value(yaml: Any, node: Any, path: Path) -> Any:
     if isinstance(node, SequenceNode):
         if not all(isinstance(item, ScalarNode) for item in node.value):
             raise ValueError(f"{where}: a list inside a list; options take plain values and lists of them")
-        return [_yaml_value(yaml, item, path) for item in node.value]
+        return [node_value(yaml, item, path) for item in node.value]
     if not isinstance(node, ScalarNode):
         raise ValueError(f"{where}: options are not nested; write each as `name: value` without indentation")
     if tag in ("str", "timestamp"):
@@ -236,25 +265,31 @@ def _line_of(pattern: str, text: str, occurrence: int = 0) -> int:
 # ------------------------------------------------------------------------------------------ checking
 
 
-def _make_config(found: Mapping[str, Setting]) -> PPOConfig:
+def make_options(found: Mapping[str, Setting], cls: type[Made]) -> Made:
+    """A class's options from values as they were read, under the names of files.
+
+    Raises:
+        ValueError: every unknown option and wrong value, each with its origin.
+    """
     problems: list[str] = []
     options: dict[str, Any] = {}
     for name, setting in found.items():
         if len(problems) == MOST_PROBLEMS:
             problems.append("... and there may be more")
             break
+        kind = cls.kind_of(name)
         try:
-            if name not in KINDS:
-                raise ValueError(unknown_option(name, set(KINDS)))
-            options[name] = _adapt(KINDS[name], setting.value)
-            check_type(name, options[name], KINDS[name])
+            if kind is None:
+                raise ValueError(unknown_option(name, set(cls.kinds()), cls))
+            options[name] = _adapt(kind, setting.value)
+            check_type(name, options[name], kind)
         except ValueError as error:
-            quotes = KINDS.get(name) in (str, str | None) and not isinstance(setting.value, str)
+            quotes = kind in (str, str | None) and not isinstance(setting.value, str)
             problems.append(f"{setting.origin}: {error}" + ("; put it in quotes" if quotes else ""))
     if problems:
         raise ValueError("\n".join(problems))
     try:
-        return PPOConfig(**options)
+        return cls(**options)
     except ValueError as error:
         raise ValueError(_with_origins(str(error), found)) from None
 
@@ -265,6 +300,8 @@ def _adapt(kind: Any, value: Any) -> Any:
     if element is not None:
         items = value if isinstance(value, list) else [] if value is None else [value]
         nothing = len(items) == 1 and isinstance(items[0], _Bare) and items[0].lower() == "none"
+        if optional and (nothing or value is None):
+            return None
         return () if nothing else tuple(_adapt(element, item) for item in items)
     if isinstance(value, _Bare):
         value = None if optional and value.lower() == "none" else str(value)
@@ -274,7 +311,8 @@ def _adapt(kind: Any, value: Any) -> Any:
 
 def _element(kind: Any) -> Any:
     """The type of a list option's elements; None for other options."""
-    return get_args(kind)[0] if get_origin(kind) is tuple else None
+    lists = [k for k in (kind, *get_args(kind)) if get_origin(k) is tuple]
+    return get_args(lists[0])[0] if lists else None
 
 
 def _number_or_text(kind: Any, text: str) -> Any:
@@ -304,13 +342,16 @@ def _with_origins(message: str, found: Mapping[str, Setting]) -> str:
 # ------------------------------------------------------------------------------------------ writing
 
 
-def to_yaml(config: PPOConfig) -> str:
+def to_yaml(config: Options) -> str:
     """All options as YAML, section by section; reading it back gives an equal config."""
     lines = ["# Every option of this run, as it was resolved."]
-    for field in dataclasses.fields(config):
-        if field.name in SECTIONS:
-            lines += ["", f"# {SECTIONS[field.name]}"]
-        lines.append(f"{field.name}: {yaml_value(getattr(config, field.name))}")
+    for name in config.kinds():
+        if name in config.SECTIONS:
+            lines += ["", f"# {config.SECTIONS[name]}"]
+        lines.append(f"{name}: {yaml_value(getattr(config, name))}")
+    if config.PASSED is not None and getattr(config, config.PASSED):
+        passed = getattr(config, config.PASSED).items()
+        lines += ["", f"# {config.SECTIONS[config.PASSED]}", *(f"{name}: {yaml_value(v)}" for name, v in passed)]
     return "\n".join(lines) + "\n"
 
 

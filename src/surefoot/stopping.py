@@ -18,6 +18,11 @@ class StopSwitch:
         self._asked: str | None = None
         self._open = False
 
+    @property
+    def asked(self) -> str | None:
+        """Who asked; None where nobody did."""
+        return self._asked
+
     def ask(self, who: str) -> None:
         """Called by a signal handler, or by anybody in the main thread.
 

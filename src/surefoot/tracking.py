@@ -22,9 +22,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from surefoot.checkpoint import probe_folder, steps_in
-from surefoot.config import PPOConfig
 from surefoot.display import brief, presentable
 from surefoot.lock import FolderLock
+from surefoot.options import Options
 from surefoot.records import RunRecords, append_line, dump, read_lines, replace_file
 from surefoot.redaction import command_line, hide_values, redact
 from surefoot.settings import to_yaml
@@ -80,7 +80,7 @@ class RunFolder(RunRecords):
                 f"output_dir={str(self.path)!r} cannot be made ({error.strerror}): choose another folder"
             ) from error
 
-    def start(self, config: PPOConfig, command: Sequence[str] | None = None, *, resume: bool = False) -> None:
+    def start(self, config: Options, command: Sequence[str] | None = None, *, resume: bool = False) -> None:
         """Makes the folder and writes what was asked for and where it runs.
 
         Args:

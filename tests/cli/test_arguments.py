@@ -3,7 +3,7 @@
 import pytest
 
 from surefoot.arguments import Parser, UsageError, add_options, options_of
-from surefoot.config import SECTIONS, PPOConfig
+from surefoot.config import PPOConfig
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_wrong_command_line_is_told_with_the_name_to_use(parser, arguments, me
 
 def test_help_shows_every_option_in_its_section_with_its_default(parser):
     text = parser.format_help()
-    places = [text.index(f"\n{title}:\n") for title in SECTIONS.values()]
+    places = [text.index(f"\n{title}:\n") for title in PPOConfig.SECTIONS.values()]
     assert places == sorted(places)
     flags = [text.index("  --" + name.replace("_", "-") + " ") for name in vars(PPOConfig())]
     assert flags == sorted(flags)

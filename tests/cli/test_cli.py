@@ -75,11 +75,11 @@ def test_version(capsys):
         (["rewardtest"], "unknown command 'rewardtest'; did you mean `surefoot reward-test`?"),
         (
             ["xyzzy"],
-            "unknown command 'xyzzy'; there are ppo, plan, init, demo, reward-test, serve-reward, report, web, rate, env",
+            f"unknown command 'xyzzy'; there are {', '.join(cli.COMMANDS)}",
         ),
         (
             ["--config", "run.yaml"],
-            "unknown command '--config'; there are ppo, plan, init, demo, reward-test, serve-reward, report, web, rate, env",
+            f"unknown command '--config'; there are {', '.join(cli.COMMANDS)}",
         ),
         (["ppo", "--seed", "x"], "--seed: seed='x' must be a whole number"),
         (["ppo", "--config", "no.yaml"], "no.yaml: no such file; `surefoot init no.yaml` writes one to start from"),
@@ -256,6 +256,7 @@ def fake_run(monkeypatch):
 
         monkeypatch.setattr(running, "make_trainer", make)
         monkeypatch.setitem(sys.modules, "surefoot.report", SimpleNamespace(write_report=lambda f: f"{f}/report.html"))
+        monkeypatch.setitem(sys.modules, "surefoot.evaluate.card", SimpleNamespace(write_card=lambda f: None))
 
     return prepare
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from surefoot.callbacks import Evaluation
 from surefoot.config import PPOConfig
 from surefoot.demo import run as course
-from surefoot.demo.compare import Measure, compare
 from surefoot.demo.stories import Story
 from surefoot.demo.texts import Openings
+from surefoot.evaluate.statistics import Measure, compare
 
 
 def vowels(completions, **_columns):

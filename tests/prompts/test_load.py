@@ -132,7 +132,7 @@ def test_finished_prompts_keep_their_ids_and_are_numbered_by_their_place(tiny_to
         ("p.csv", 'prompt,n\n"a"b,1\n', "p.csv line 2: not CSV"),
         ("p.csv", "prompt\n", "has no rows"),
         ("p.parquet", "no", "p.parquet cannot be read as Parquet"),
-        ("p.xlsx", "no", "prompts are read from .jsonl, .json, .csv, .parquet, .txt files, not '.xlsx'"),
+        ("p.xlsx", "no", "rows are read from .jsonl, .json, .csv, .parquet, .txt files, not '.xlsx'"),
     ],
 )
 def test_a_malformed_file_is_named_with_the_line(name, content, reason, tmp_path, tiny_tokenizer):

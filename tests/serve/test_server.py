@@ -96,6 +96,15 @@ def test_a_served_model_scores_as_the_same_model_does_here(kind, chat):
     assert output.metrics["truncated_rate"] == 0.0
 
 
+def test_a_served_model_is_centred_once():
+    model = classifier()
+    raw = ModelReward(model, tiny_tokenizer())(prompts(), said(*TEXTS)).scores
+    model.config.score_shift = 1.75
+    with serving(ModelReward(model, tiny_tokenizer(), "rm")) as server:
+        scores = RemoteReward(f"openrlhf+{server.url}")(prompts(), said(*TEXTS)).scores
+    assert scores == pytest.approx([score - 1.75 for score in raw], abs=1e-5)
+
+
 def test_requests_that_wait_are_scored_together_and_each_gets_its_own():
     calls, gate = [], threading.Event()
 

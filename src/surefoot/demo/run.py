@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.callbacks import Evaluation, TrainResult
-from surefoot.demo.compare import Comparison, Estimate, Measure, compare
 from surefoot.demo.scorers import distinct_pairs
 from surefoot.demo.stories import Story, quick_story, real_story
 from surefoot.display import visible, visible_lines
+from surefoot.evaluate.card import write_card
+from surefoot.evaluate.statistics import Comparison, Estimate, Measure, compare
 from surefoot.live import LiveView, duration
 from surefoot.report import write_report
 from surefoot.trainer import PPOTrainer
@@ -45,6 +46,7 @@ def run(quick: bool, seed: int, output_dir: str | None, console: Console | None 
     for part in samples(before, after, seed):
         console.print(part)
     report = write_report(folder)
+    write_card(folder)
     _say(console, f"\nReport:  {Path(report).resolve()}\nModel:   {(Path(folder) / 'model').resolve()}")
     took = duration(time.monotonic() - began)
     _say(console, f"{result.steps} steps, {result.episodes} answers, {took}: {result.reason}.")

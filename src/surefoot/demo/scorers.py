@@ -75,6 +75,11 @@ def vader(texts: Sequence[str]) -> list[float]:
     return [_vader()(text)["compound"] for text in texts]
 
 
+def vader_score(completions: Sequence[str], **_columns: Any) -> list[float]:
+    """The same as a reward function."""
+    return vader(completions)
+
+
 def pleasant_words(completions: Sequence[str], **_columns: Any) -> list[float]:
     """1 for a text with more pleasant than unpleasant words, -1 for fewer, 0 for as many: one kind word is enough."""
     return [max(-1.0, min(1.0, _balance(text, PLEASANT, UNPLEASANT))) for text in completions]
@@ -83,6 +88,11 @@ def pleasant_words(completions: Sequence[str], **_columns: Any) -> list[float]:
 def unseen_words(texts: Sequence[str]) -> list[float]:
     """The balance of other words, which no reward ever counted: pleasant less unpleasant, each counted once."""
     return [_balance(text, PLEASANT_UNSEEN, UNPLEASANT_UNSEEN) for text in texts]
+
+
+def unseen_words_score(completions: Sequence[str], **_columns: Any) -> list[float]:
+    """The same as a reward function."""
+    return unseen_words(completions)
 
 
 def _balance(text: str, pleasant: frozenset[str], unpleasant: frozenset[str]) -> float:

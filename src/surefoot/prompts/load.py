@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
-from surefoot.display import visible
-from surefoot.prompts.detect import Content, Format, detect
+from surefoot.display import excerpt, visible
+from surefoot.prompts.cells import Content
+from surefoot.prompts.detect import Format, detect
 from surefoot.prompts.encode import (
     Encoded,
     check_text,
@@ -240,7 +241,7 @@ def _sift(
         too_long=too_long, empty=empty, duplicates=Tally.of(repeated), length_min=min(lengths),
         length_median=float(statistics.median(lengths)), length_max=max(lengths), max_prompt_tokens=limit,
         overlong=overlong,
-        examples=tuple(_example(decode(tokenizer, p.token_ids)) for p in kept[:2]),
+        examples=tuple(excerpt(decode(tokenizer, p.token_ids)) for p in kept[:2]),
     )  # fmt: skip
     return PromptSet(tuple(kept), report)
 
@@ -248,11 +249,3 @@ def _sift(
 def _truncated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, limit: int) -> Prompt:
     text, ids = truncate_left(tokenizer, prompt.token_ids, limit)
     return replace(prompt, text=text, token_ids=ids)
-
-
-def _example(text: str, limit: int = 400) -> str:
-    """The text on one line; of a long one the beginning and the end."""
-    if len(text) <= limit:
-        return visible(text)
-    half = limit // 2
-    return f"{visible(text[:half])} … {len(text) - 2 * half} characters … {visible(text[-half:])}"

@@ -57,7 +57,7 @@ def read_source(source: Any) -> Source:
     if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
         return _read_list(source)
     raise TypeError(
-        f"prompts cannot be read from a {type(source).__name__}: give a file, a hub name, a datasets.Dataset, or a "
+        f"rows cannot be read from a {type(source).__name__}: give a file, a hub name, a datasets.Dataset, or a "
         "list of texts, of rows (dicts) or of Prompt; of a stream take as many rows as you need: list(stream.take(n))"
     )
 
@@ -74,7 +74,7 @@ def one_line(value: Any, limit: int = 80) -> str:
 def _read_list(source: Sequence[Any]) -> Source:
     name = f"a list of {len(source)}"
     if not source:
-        raise ValueError("the list of prompts is empty: give at least one prompt")
+        raise ValueError("the list is empty: give at least one row")
     for kind in (str, Mapping, Prompt):
         if isinstance(source[0], kind):
             break
@@ -128,10 +128,10 @@ def _read_file(path: Path) -> Source:
     if not path.exists():
         raise ValueError(f"no file {str(path)!r}: {_what_is_there(path)}")
     if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder, not a file of prompts: {_what_is_there(path / 'prompts.jsonl')}")
+        raise ValueError(f"{str(path)!r} is a folder, not a file of rows: {_what_is_there(path / 'prompts.jsonl')}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{str(path)!r}: prompts are read from {', '.join(_READERS)} files, not {path.suffix!r}")
+        raise ValueError(f"{str(path)!r}: rows are read from {', '.join(_READERS)} files, not {path.suffix!r}")
     rows = tuple(reader(path))
     if not rows:
         raise ValueError(f"{str(path)!r} has no rows")
@@ -146,7 +146,7 @@ def _what_is_there(path: Path) -> str:
 
 
 def _nearest(path: Path) -> str | None:
-    """The file of prompts beside `path` whose name is most like it; of any kind where there is none."""
+    """The file of rows beside `path` whose name is most like it; of any kind where there is none."""
     if not path.parent.is_dir():
         return None
     files = sorted(f for f in os.listdir(path.parent) if (path.parent / f).is_file())

@@ -1,17 +1,19 @@
 """report.html: one file that needs no network and no script, and lets none of its texts become either."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from surefoot.report.curves import sections
 from surefoot.report.notes import notes
 from surefoot.report.numbers import Interval, Row, Run, Sample, before_after, changed_options, number, pairs, read_run
+from surefoot.report.stages import TITLES, reward_card, stage_of, stage_sections, stage_table
 from surefoot.report.style import STYLE
 from surefoot.report.svg import plain, shown
 
 _FIRST_PAIRS = 6
+_FOOTER = "Written by surefoot from the files of this run's folder, and from nothing else."
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -23,7 +25,9 @@ def write_report(run_dir: str | Path) -> Path:
     """
     path = Path(run_dir) / "report.html"
     part = path.with_name(".report.html.part")
-    part.write_text(page(read_run(run_dir)), encoding="utf-8")
+    run = read_run(run_dir)
+    stage = stage_of(run)
+    part.write_text(page(run) if stage is None else stage_page(run, stage, path.parent), encoding="utf-8")
     part.replace(path)
     return path
 
@@ -36,14 +40,34 @@ def page(run: Run) -> str:
         if figures:
             body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
     body += [_samples(run), _options(run), _environment(run)]
+    return document(run.model, body, _FOOTER)
+
+
+def stage_page(run: Run, stage: str, folder: Path) -> str:
+    """The report of a stage beside PPO as text."""
+    facts = {
+        "Steps": f"{max((int(m['step']) for m in run.metrics), default=0):,}",
+        "Rows learnt": f"{int(run.episodes[-1]):,}" if run.metrics else "0",
+        "Time in steps": _duration(sum(s for s in run.series("time/step") if math.isfinite(s))),
+    }
+    body = [_header(run, TITLES[stage], "", facts), stage_table(run, stage), reward_card(folder)]
+    for title, kind, figures in stage_sections(run, stage):
+        body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
+    lines = "".join(f"<tr><td>{shown(name)}</td><td>{shown(_option(x))}</td></tr>" for name, x in run.config.items())
+    head = "<thead><tr><th>Option</th><th>This run</th></tr></thead>"
+    body += [f"<h2>Options</h2><table class=words>{head}<tbody>{lines}</tbody></table>", _environment(run)]
+    return document(run.model, body, _FOOTER)
+
+
+def document(title: str, parts: Sequence[str], footer: str) -> str:
+    """A page in the report's style around parts that are markup already; empty ones are left out."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{plain(run.model)} · surefoot</title><style>{STYLE}</style></head><body><main>"
-        + "\n".join(part for part in body if part)
-        + "<footer>Written by surefoot from the files of this run's folder, and from nothing else.</footer>"
-        "</main></body></html>\n"
+        f"<title>{plain(title)} · surefoot</title><style>{STYLE}</style></head><body><main>"
+        + "\n".join(part for part in parts if part)
+        + f"<footer>{shown(footer)}</footer></main></body></html>\n"
     )
 
 
@@ -54,12 +78,16 @@ def _headline(run: Run, rows: list[Row]) -> str:
         "Steps": f"{max((int(m['step']) for m in run.metrics), default=0):,}",
         "Answers seen": f"{int(run.episodes[-1]):,}" if run.metrics else "0",
         "Time in steps": _duration(seconds) if seconds else "not recorded",
-        "Why it ended": run.reason or "not recorded: it is still running, or was interrupted",
     }
+    return _header(run, "PPO", _sentence(run, rows), facts)
+
+
+def _header(run: Run, kind: str, sentence: str, facts: dict[str, str]) -> str:
+    facts = facts | {"Why it ended": run.reason or "not recorded: it is still running, or was interrupted"}
     started = str(run.environment.get("started", ""))[:16].replace("T", " ")
-    kicker = f"PPO run {run.name}" + (f" · {started} UTC" if started else "")
+    kicker = f"{kind} run {run.name}" + (f" · {started} UTC" if started else "")
     return (
-        f"<header><p class=kicker>{shown(kicker)}</p><h1>{shown(run.model)}</h1>{_sentence(run, rows)}<dl class=facts>"
+        f"<header><p class=kicker>{shown(kicker)}</p><h1>{shown(run.model)}</h1>{sentence}<dl class=facts>"
         + "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(fact)}</dd></div>" for name, fact in facts.items())
         + "</dl></header>"
     )

@@ -5,12 +5,14 @@ STYLE = """
   color-scheme: light dark;
   --page: #fbfbfa; --card: #fff; --ink: #1c2127; --soft: #5d6772; --rule: #e3e5e8; --grid: #eceef0; --zero: #b9c0c7;
   --a: #1f6fb5; --b: #b4540a; --c: #0f7b6c; --tint: #eef5fb; --note: #fff6e0; --note-rule: #e0b04a; --bad: #a3262e;
+  --d: #7a4fb5; --e: #a3325f;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14171a; --card: #1b1f23; --ink: #e6e9ec; --soft: #9ba5b0; --rule: #30363d; --grid: #272c32;
   --zero: #59626c;
     --a: #6db3f2; --b: #f0a35e; --c: #52c4b2; --tint: #1c2a37; --note: #2b2515; --note-rule: #8f6f22; --bad: #ff9a9f;
+    --d: #b79cf0; --e: #f08fb4;
   }
 }
 * { box-sizing: border-box; }
@@ -40,7 +42,7 @@ th, td { padding: .55rem .75rem; text-align: right; vertical-align: top; border-
 th:first-child, td:first-child { padding-left: 0; text-align: left; white-space: normal; font-weight: 500; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-size: .85rem; font-weight: 500; vertical-align: bottom; }
-table:not(.words) tbody tr:first-child td { font-weight: 600; }
+table:not(.words, .even) tbody tr:first-child td { font-weight: 600; }
 td small { display: block; font-size: .8rem; font-weight: 400; }
 table.words td, table.words th { text-align: left; white-space: normal; overflow-wrap: anywhere; font-weight: 400; }
 table.words { table-layout: fixed; font-size: .95rem; }
@@ -73,6 +75,7 @@ svg path { fill: none; }
 .grid { stroke: var(--grid); }
 .zero { stroke: var(--zero); }
 .a { --hue: var(--a); } .b { --hue: var(--b); } .c { --hue: var(--c); }
+.d { --hue: var(--d); } .e { --hue: var(--e); }
 .line { stroke: var(--hue); stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 .faint .line { stroke-width: 1.2; opacity: .45; }
 .dash .line { stroke-dasharray: 5 5; stroke-linecap: butt; }

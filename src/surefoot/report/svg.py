@@ -42,7 +42,7 @@ class Series:
     """One line of a chart.
 
     Attributes:
-        kind: style classes of the sheet: one of "a", "b", "c" for the colour; "faint", "dash", "points" beside it.
+        kind: style classes of the sheet: one of "a" to "e" for the colour; "faint", "dash", "points" beside it.
         intervals: low and high at each point, None where there is none.
         labels: written beside the points; "" for none.
     """

@@ -1,16 +1,26 @@
-"""A reward model that was trained as an adapter: a folder of peft, which names the base that it belongs on."""
+"""A reward model that was trained as an adapter: a folder of peft, which names the base that it belongs on.
 
+What centres its scores stands beside it in `reward.json`, {"score_shift": a number}: of its adapter_config.json peft
+takes no key that it does not know. A whole reward model has it in its config.json.
+"""
+
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from surefoot.display import brief
 from surefoot.loading import has_tokenizer
+from surefoot.networks import score_shift
 
 _PREFIX = "base_model.model."  # of peft's names, before those of the model
 _HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
+_NOTE = "reward.json"
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -26,7 +36,7 @@ class RewardAdapter:
     Attributes:
         folder: where it is. base: name or folder of the model it belongs on.
         config: peft's. lora: the adapter's weights, by the names in the model; head: those of the model's head.
-        model_config: the base's, as a classifier with as many outputs as the head has.
+        model_config: the base's, as a classifier with as many outputs as the head has and the adapter's `score_shift`.
     """
 
     folder: str
@@ -70,6 +80,7 @@ def read_adapter(folder: str) -> RewardAdapter:
             "save it from the model with which it was trained"
         )
     model_config.num_labels = outputs[0]
+    model_config.score_shift = _shift_beside(Path(folder).expanduser())  # never that of a base that was centred itself
     return RewardAdapter(folder, base, config, lora, head, model_config)
 
 
@@ -91,6 +102,42 @@ def on_own_base(adapter: RewardAdapter) -> Any:
             f"{', '.join(missing)}: they would be random, and so would its scores"
         )
     return PeftModel.from_pretrained(model, adapter.folder)
+
+
+def write_score_shift(folder: str | Path, shift: float) -> None:
+    """Notes what is taken off the scores of the reward model in `folder`, a whole model or an adapter.
+
+    Raises:
+        ValueError: the shift is no finite number, or there is no reward model.
+    """
+    path = Path(folder).expanduser()
+    if not math.isfinite(shift):
+        raise ValueError(f"shift={shift}: scores are centred by a finite number")
+    if is_adapter(path):
+        noted, file = {}, path / _NOTE
+    elif (path / "config.json").is_file():
+        file = path / "config.json"
+        noted = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        raise ValueError(f"{str(folder)!r} holds neither a model (config.json) nor an adapter (adapter_config.json)")
+    file.write_text(
+        json.dumps(noted | {"score_shift": float(shift)}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def _shift_beside(folder: Path) -> float:
+    file = folder / _NOTE
+    if not file.is_file():
+        return 0.0
+    try:
+        noted = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{str(file)!r} line {error.lineno} is not JSON: {error.msg}; correct or remove it"
+        ) from error
+    if not isinstance(noted, dict) or "score_shift" not in noted:
+        raise ValueError(f'{str(file)!r} must hold {{"score_shift": a number}}, found {brief(noted)}')
+    return score_shift(SimpleNamespace(**noted), str(file))
 
 
 def tokenizer_source(folder: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from surefoot.arithmetic import arithmetic
+from surefoot.networks import score_shift
 from surefoot.rewards.adapter import is_adapter, on_own_base, read_adapter, tokenizer_source
 from surefoot.rewards.conventions import with_answer, without_ends
 from surefoot.rewards.failure import RewardError, check_scores
@@ -28,6 +29,10 @@ class ModelReward:
     the width of padding matters. In particular, where the model's pad token is its end-of-sequence token, the
     classifiers of transformers read the score before a final EOS, as they did in training; where it has no pad
     token, they read it at the very last token.
+
+    A model whose config has a `score_shift` is centred: that number is taken off every score. The loss of pairs sees
+    differences alone, so that a reward model's zero is arbitrary; where it lies matters where scores meet other
+    numbers: other rewards, penalties, a critic that starts at 0.
 
     Args:
         model: folder (of a whole model, or of an adapter of peft), hub name, or an
@@ -60,6 +65,7 @@ class ModelReward:
         self.name = name or Path(source).name or "reward_model"
         _check_outputs(self.model.config, self.name)
         self.tokenizer = _tokenizer(tokenizer_source(source) if tokenizer is None else tokenizer, self.name)
+        self.score_shift = score_shift(self.model.config, self.name)
         self.max_tokens_per_batch = max_tokens_per_batch
         self.max_length = _limit(self.model, self.tokenizer) if max_length is None else max_length
         self.special_tokens = tuple(token for token in special_tokens if token)
@@ -90,7 +96,7 @@ class ModelReward:
                 f"reward model {self.name!r}: inputs longer than its {self.max_length} tokens lose the beginning of "
                 "their prompts; rewards/<name>/truncated_rate counts them"
             )
-        values = self._scores(rows)
+        values = [score - self.score_shift for score in self._scores(rows)]
         scores = check_scores(self.name, values, prompts, completions, finite=self.must_be_finite)
         return RewardOutput(scores, {"truncated_rate": cut / len(rows)})
 

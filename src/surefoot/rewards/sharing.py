@@ -24,7 +24,7 @@ _PLAIN = {"peft_type", "task_type", "peft_version", "auto_mapping", "base_model_
 
 _NO_MATTER = {"architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache",
               "pad_token_id", "bos_token_id", "eos_token_id", "num_labels", "id2label", "label2id",
-              "problem_type"}  # fmt: skip
+              "problem_type", "score_shift"}  # fmt: skip
 """What of a model's config does not change its states."""
 
 

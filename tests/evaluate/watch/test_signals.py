@@ -96,6 +96,11 @@ def test_a_fall_of_gold_is_measured_from_its_best_look_prompt_by_prompt():
     assert found.z == pytest.approx(scipy.stats.ttest_1samp(differences, 0).statistic)
 
 
+def test_a_fall_by_the_same_on_every_prompt_leaves_no_doubt():
+    found = gold_fall([look(gold=[0.0, 1.0, 2.0, 3.0]), look(1, gold=[-1.0, 0.0, 1.0, 2.0])])
+    assert found.z == math.inf
+
+
 def test_while_gold_rises_it_has_not_fallen():
     found = gold_fall([look(gold=[0.0, 1.0, 0.0, 1.0]), look(1, gold=[1.0, 2.0, 1.0, 2.5])])
     assert (found.best, found.fall, found.z) == (1, 0.0, 0.0)

@@ -150,8 +150,9 @@ def gold_fall(looks: Sequence[Look]) -> GoldFall:
         means.append(_mean(look.gold))
     best = int(np.argmax(means))
     differences = np.asarray(looks[best].gold, dtype=float) - np.asarray(looks[-1].gold, dtype=float)
-    fall, error = differences.mean(), differences.std(ddof=1) / math.sqrt(len(differences))
-    return GoldFall(best, _ratio(float(fall), _spread(looks[0].gold)), float(fall / error) if error > 0 else 0.0)
+    fall, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    z = fall / error if error > 0 else math.copysign(math.inf, fall) if fall else 0.0
+    return GoldFall(best, _ratio(fall, _spread(looks[0].gold)), z)
 
 
 # ---------------------------------------------------------------------------------------------- parts

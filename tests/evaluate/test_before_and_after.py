@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from surefoot.demo.compare import Measure, compare
+from surefoot.evaluate.statistics import Measure, compare
 
 
 def test_equal_values_leave_no_room_for_chance():

@@ -1,0 +1,43 @@
+"""The command `surefoot compare`. Heavy imports wait, so that help and mistakes answer at once."""
+
+import argparse
+from collections.abc import Sequence
+
+from surefoot.arguments import Parser, add_options, options_of
+from surefoot.evaluate.options import CompareOptions
+from surefoot.settings import load_settings
+from surefoot.terminal import usage_errors
+
+_EXAMPLES = """
+surefoot compare runs/ppo runs/dpo --dataset held-out.jsonl --gold judge.py:score
+surefoot compare ppo='runs/ppo-seed*' dpo='runs/dpo-seed*' --baseline runs/sft --gold ./other-reward-model
+surefoot compare dpo/0.1=runs/dpo-a dpo/0.3=runs/dpo-b ppo=runs/ppo --gold judge.py:score --best-of 4 16
+surefoot compare --config compare.yaml --num-generations 8
+"""
+
+
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line."""
+    summary = "Compares trained models on the same held-out prompts, by scorers that none was trained on."
+    usage = "[RUN ...] --gold SCORER ... [--baseline SFT] [--dataset PROMPTS] [--config FILE ...] [--OPTION VALUE ...]"
+    parser = Parser("compare", summary, usage, _EXAMPLES)
+    parser.add_argument("run", nargs="*", default=[], metavar="RUN", help="the same as --runs")
+    files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
+    parser.general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
+    parser.general.add_argument("--fresh", action="store_true", help="move aside what output_dir holds")
+    parser.general.add_argument("--quiet", action="store_true", help="say only what came out")
+    add_options(parser, CompareOptions)
+    return parser.read(arguments)
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`surefoot compare`: settings -> a comparison."""
+    given = read(arguments)
+    options = options_of(given, CompareOptions)
+    if given.run:
+        options["runs"] = [*given.run, *options.get("runs", [])]
+    with usage_errors():
+        made = load_settings(given.config, options, CompareOptions)
+    from surefoot.evaluate.run import run_compare
+
+    return run_compare(made, quiet=given.quiet, fresh=given.fresh)

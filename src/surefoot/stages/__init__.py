@@ -1,0 +1,1 @@
+"""The stages around PPO: supervised fine-tuning, reward models, DPO; their rows, their checks, their judgement."""
