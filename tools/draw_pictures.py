@@ -1,7 +1,8 @@
 """Draws docs/rlhf-in-twelve-pictures.md: `python -m tools.draw_pictures`, from the repository's root.
 
-It runs the whole of RLHF on a toy (a minute or two), writes what it found into docs/images/pictures.json, draws
-the pictures from that file and fills the numbers into the text. `--draw-only` leaves the run out.
+It runs the whole of RLHF on a toy (about three minutes of one core), writes what it found into
+docs/images/pictures.json, draws the pictures from that file and fills the numbers into the text. `--draw-only` leaves
+the run out.
 """
 
 import json

@@ -157,6 +157,8 @@ def test_the_price_moves_as_the_controllers_rule_says():
         error = min(max(kl / c["target"] - 1, -0.2), 0.2)
         expected *= 1 + error * c["answers"] / c["horizon"]
     assert c["after"] == near(expected)
+    assert c["after"] > min(c["coefficient"]) < c["first"], "the text says: it gave way, then followed"
+    assert c["kl"][-1] > c["target"]
 
 
 def test_the_estimators_agree_where_they_should():
@@ -164,6 +166,8 @@ def test_the_estimators_agree_where_they_should():
     for name in ("k1", "k3"):
         assert abs(k[name]["mean"] - k["exact"]["mean"]) < 1.5 * (k[name]["reach"] + k["exact"]["reach"])
     d = k["quantiles"]
+    assert k["k2"]["mean"] - k["k2"]["reach"] > k["exact"]["mean"]
+    assert k["k1"]["sd"] > k["k3"]["sd"]
     assert k["negative"] == pytest.approx(sum(x < 0 for x in d) / len(d), abs=0.01)
     assert statistics.median(d) == d[100]
 
@@ -172,7 +176,19 @@ def test_the_reward_models_bins_are_of_all_its_pairs():
     j = numbers()["judge"]
     assert sum(b["pairs"] for b in j["bins"]) == j["pairs"]
     assert j["longer"] < j["low"] < j["accuracy"] < j["high"]
+    last = j["bins"][-1]
     assert [b["said"] for b in j["bins"]] == sorted(b["said"] for b in j["bins"])
+    assert last["said"] > last["high"], "the text says: too sure at the upper end"
+
+
+def test_best_of_n_is_the_better_buy_near_by_and_ppo_goes_further():
+    f = numbers()["frontier"]
+    best, ppo = f["best_of_n"][-1], f["ppo"]
+    nearest = min(ppo, key=lambda p: abs(p["kl"] - best["kl"]))
+    assert nearest["kl"] > best["kl"]
+    for name in ("score", "rule"):
+        assert best[name] > nearest[name]
+        assert ppo[-1][name] > best[name]
 
 
 def test_best_of_one_is_the_model_itself_and_the_run_begins_there():

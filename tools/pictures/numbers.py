@@ -166,13 +166,14 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 # ------------------------------------------------------------------------------------------------- one step's batch
 def shown_row(toy: Toy) -> int:
-    """Of the answers short enough for a table that ended: where the policy has moved most, for better or worse."""
+    """Of the answers that ended, are short enough for a table and scored well: where the policy has moved most."""
     r = toy.watcher.experience.rollout
     fit = [i for i, n in enumerate(r.lengths.tolist()) if 6 <= n <= 10 and not r.truncated[i]]
     if not fit:
         raise ValueError("no answer of the watched step is short enough to be shown: choose another WATCHED_STEP")
+    good = [i for i in fit if float(toy.watcher.samples[i]["score"]) > 0.5]
     moved = (r.old_logprobs - r.ref_logprobs).abs().amax(-1)
-    return max(fit, key=lambda i: float(moved[i]))
+    return max(good or fit, key=lambda i: float(moved[i]))
 
 
 def row(toy: Toy) -> Numbers:

@@ -12,6 +12,8 @@ from surefoot.pipeline.tables import begins_with
 from surefoot.report.page import document
 from surefoot.report.svg import plain, shown
 
+_WIDTHS = "<colgroup><col style='width:8rem'><col><col style='width:9rem'></colgroup>"
+
 
 def write_page(out: Path, parts: Sequence[Part]) -> Path:
     """Writes the page and says where it is."""
@@ -51,7 +53,7 @@ def _stages(out: Path, outcomes: Sequence[Outcome]) -> str:
         f"<tr><th scope=row>{_link(out, o)}</th><td>{shown(o.words)}</td><td>{shown(duration(o.seconds))}</td></tr>"
         for o in outcomes
     )
-    head = "<thead><tr><th>Stage</th><th>What it gave</th><th>Time</th></tr></thead>"
+    head = _WIDTHS + "<thead><tr><th>Stage</th><th>What it gave</th><th>Time</th></tr></thead>"
     return f"<h2>The stages</h2><table class=words>{head}<tbody>{rows}</tbody></table>"
 
 
@@ -73,7 +75,7 @@ def _comparison(found: Mapping[str, Any]) -> str:
 
 def _method(method: Mapping[str, Any], judges: Sequence[str]) -> str:
     kl = method["means"].get("kl_per_token")
-    cells = [str(len(method["seeds"])), _estimate(kl)]
+    cells = [str(len(method["seeds"])) if method["folders"] else "\u2013", _estimate(kl)]
     for judge in judges:
         cells += [
             _estimate(method["less_baseline"].get(judge), "+"),
@@ -106,7 +108,7 @@ def _given(outcomes: Sequence[Outcome]) -> str:
         f"<td><code>{shown(o.fingerprint)}</code></td></tr>"
         for o in outcomes
     )
-    head = "<thead><tr><th>Stage</th><th>Begins with</th><th>Fingerprint</th></tr></thead>"
+    head = _WIDTHS + "<thead><tr><th>Stage</th><th>Begins with</th><th>Fingerprint</th></tr></thead>"
     note = (
         "<p class=note>The fingerprint is of all its options, of the contents of the files they name, and of the "
         "results before it: the same fingerprint, the same stage. Its folder holds them: stage.json, config.yaml.</p>"

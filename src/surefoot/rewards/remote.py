@@ -168,9 +168,10 @@ class _PassingError(Exception):
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows of one request, and what became of them."""
+    """Rows of one request, and what became of them; `reason` is why the last try failed."""
 
     rows: list[int]
+    reason: str = ""
     extras: list[dict[str, Any]] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -210,7 +211,8 @@ class _Batch:
                 if chunk.error is not None:
                     raise chunk.error
         except queue.Empty:
-            raise self._unavailable(range(len(self.rows)), "it hangs") from None
+            known = [chunk.reason for chunk in self.chunks if chunk.reason]
+            raise self._unavailable(range(len(self.rows)), "; before that: ".join(["it hangs", *known[:1]])) from None
         finally:
             self._stop.set()
         return self.scores
@@ -230,15 +232,15 @@ class _Batch:
 
     def _settle(self, chunk: _Chunk) -> None:
         """Asks until every row of the chunk has its score."""
-        missing, tries, request_id, reason = chunk.rows, 0, str(uuid.uuid4()), ""
+        missing, tries, request_id = chunk.rows, 0, str(uuid.uuid4())
         while not self._stop.is_set():
             pause = FIRST_PAUSE_SECONDS * 2**tries
             tries += 1
             try:
                 found = self.reward.ask([self.rows[i] for i in missing], request_id, self.ends)
             except _PassingError as error:
-                if not reason or time.monotonic() < self.ends:  # a try that it cuts off tells less
-                    reason = str(error)
+                if not chunk.reason or time.monotonic() < self.ends:  # a try that it cuts off tells less
+                    chunk.reason = str(error)
                 earliest = error.after
             except (UnusableReplyError, ReplyError) as error:
                 raise self._refused(error, missing) from error
@@ -249,8 +251,8 @@ class _Batch:
                 missing = [i for i in missing if self.scores[i] is None]
                 if not missing:
                     return
-                reason, earliest, request_id = found.missing, 0.0, str(uuid.uuid4())
-            self._wait(max(earliest, _jittered(pause)), missing, reason)
+                chunk.reason, earliest, request_id = found.missing, 0.0, str(uuid.uuid4())
+            self._wait(max(earliest, _jittered(pause)), missing, chunk.reason)
 
     def _wait(self, seconds: float, missing: Sequence[int], reason: str) -> None:
         if time.monotonic() + seconds >= self.ends:
