@@ -45,7 +45,7 @@ demo-quick: $(VENV)/.installed ## the same on a toy model, in two minutes
 	$(BIN)/surefoot demo --quick $(ARGS)
 
 test: $(VENV)/.installed ## the quick tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not demo and not soak and not gpu" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not demo and not browser and not soak and not gpu" $(ARGS)
 
 check: $(VENV)/.demo ## everything that must hold: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .

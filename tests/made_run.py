@@ -75,6 +75,7 @@ def statistics(generator, step, warmth, last):
         "ppo/mean_scores": near(-0.7 + 2.3 * warmth, 0.12),
         "ppo/std_scores": near(0.5, 0.03),
         "objective/kl_per_token": max(0.0, near(0.21 * warmth**2, 0.006)),
+        "objective/kl": 9 * warmth**2,
         "objective/target_kl": 0.15,
         "objective/kl_coef": 0.2 * math.exp(-0.006 * step),
         "ppo/policy/entropy": near(3.1 - 1.1 * warmth, 0.05),

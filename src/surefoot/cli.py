@@ -97,6 +97,8 @@ PPO for RLHF in small, sure steps.
   serve-reward  give a reward's scores to other programs, over HTTP
   compare       put trained models beside each other on held-out prompts, by a judge none was trained on
   report        write the report page of a run
+  web           see runs in the browser while they go on
+  rate          ask people, blind, whether the policy got better
   env           versions and hardware, to paste into an issue
 
 `surefoot COMMAND --help` shows a command's options; `surefoot --version` the version.
@@ -288,6 +290,20 @@ def report(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def web(arguments: Sequence[str]) -> int:
+    """`surefoot web`: runs in the browser, from their files."""
+    from surefoot.web.command import web as run_web
+
+    return run_web(arguments)
+
+
+def rate(arguments: Sequence[str]) -> int:
+    """`surefoot rate`: a blind comparison with the model that the run started from, by people."""
+    from surefoot.web.command import rate as run_rate
+
+    return run_rate(arguments)
+
+
 def env(arguments: Sequence[str]) -> int:
     """`surefoot env`: versions and hardware; no names of machine, user or folder, no variables but the threads'."""
     Parser("env", "Shows versions and hardware, to paste into an issue.", "", "surefoot env").read(arguments)
@@ -312,6 +328,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "serve-reward": serve_reward,
     "compare": compare,
     "report": report,
+    "web": web,
+    "rate": rate,
     "env": env,
 }
 

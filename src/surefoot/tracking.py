@@ -4,19 +4,17 @@
     metrics.jsonl      one object a step                 samples/           step_000100.jsonl, eval_000100.jsonl
     evaluations.jsonl  one object an evaluation          result.json        why the run ended; absent until it did
 
-JSON knows neither NaN nor infinity. Such a number is written as null and named in the object's "nonfinite" entry
-({"ppo/loss/value": "nan"}), so that every line is strict JSON for every reader; the readers here put it back.
+Lines are strict JSON (records.py), and reading them needs neither this module nor torch.
 """
 
 import importlib.metadata
 import importlib.util
-import json
 import logging
 import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +25,7 @@ from surefoot.checkpoint import probe_folder, steps_in
 from surefoot.display import brief, presentable
 from surefoot.lock import FolderLock
 from surefoot.options import Options
+from surefoot.records import RunRecords, append_line, dump, read_lines, replace_file
 from surefoot.redaction import command_line, hide_values, redact
 from surefoot.settings import to_yaml
 from surefoot.threads import usable_cores, waiting
@@ -34,10 +33,9 @@ from surefoot.types import StepStats
 
 _LOG = logging.getLogger("surefoot")
 _PACKAGES = ("surefoot", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
-_NONFINITE = "nonfinite"
 
 
-class RunFolder:
+class RunFolder(RunRecords):
     """One run's folder. Every line reaches the disk's cache before the call returns; nothing is held back.
 
     Args:
@@ -45,11 +43,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._metrics = self.path / "metrics.jsonl"
-        self._evaluations = self.path / "evaluations.jsonl"
-        self._samples = self.path / "samples"
-        self._result = self.path / "result.json"
+        super().__init__(path)
         self.checkpoints = self.path / "checkpoints"
         self.lock = FolderLock(path)
 
@@ -103,8 +97,8 @@ class RunFolder:
             )
         self._samples.mkdir(parents=True, exist_ok=True)
         self._result.unlink(missing_ok=True)
-        _replace(self.path / "config.yaml", hide_values(to_yaml(config)).encode())
-        _replace(self.path / "environment.json", _dump(environment(command), indent=2))
+        replace_file(self.path / "config.yaml", hide_values(to_yaml(config)).encode())
+        replace_file(self.path / "environment.json", dump(environment(command), indent=2))
 
     def log_step(self, stats: StepStats, samples: Sequence[Mapping[str, Any]], *, with_samples: bool) -> None:
         """Appends the single numbers of a step to metrics.jsonl; writes its samples too where asked.
@@ -114,7 +108,7 @@ class RunFolder:
         """
         if "step" not in stats:
             raise ValueError('stats has no "step": add the number of the step')
-        _append(self._metrics, stats.scalars())
+        append_line(self._metrics, stats.scalars())
         if with_samples:
             self._write_samples("step", int(stats["step"]), samples)
 
@@ -123,11 +117,11 @@ class RunFolder:
     ) -> None:
         """Writes an evaluation's samples, then appends its line: a line's samples are always there."""
         self._write_samples("eval", step, samples)
-        _append(self._evaluations, {"step": step, "episode": episode, "metrics": dict(metrics)})
+        append_line(self._evaluations, {"step": step, "episode": episode, "metrics": dict(metrics)})
 
     def finish(self, reason: str) -> None:
         """Writes why the run ended. A run without this file is going on, or was interrupted."""
-        _replace(self._result, _dump({"reason": redact(reason), "finished": _now()}, indent=2))
+        replace_file(self._result, dump({"reason": redact(reason), "finished": _now()}, indent=2))
 
     def truncate_after(self, step: int, evaluated: Collection[int]) -> int:
         """Drops what was written past `step`, and evaluations of steps not in `evaluated`: nothing is said twice.
@@ -135,12 +129,12 @@ class RunFolder:
         Returns:
             How many lines of metrics.jsonl were dropped.
         """
-        kept = [record for record in _read(self._metrics) if record["step"] <= step]
-        told = [record for record in _read(self._evaluations) if record["step"] in evaluated]
+        kept = [record for record in read_lines(self._metrics) if record["step"] <= step]
+        told = [record for record in read_lines(self._evaluations) if record["step"] in evaluated]
         dropped = self.lines - len(kept)
         for path, records in ((self._metrics, kept), (self._evaluations, told)):
             if path.exists():
-                _replace(path, b"".join(map(_dump, records)))
+                replace_file(path, b"".join(map(dump, records)))
         for path in self._samples.glob("*_*.jsonl"):
             kind, number = path.stem.split("_")
             if int(number) > step if kind == "step" else int(number) not in evaluated:
@@ -171,7 +165,7 @@ class RunFolder:
 
     def _write_samples(self, kind: str, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         self._samples.mkdir(parents=True, exist_ok=True)
-        _replace(self._sample_path(kind, step), b"".join(_dump(sample) for sample in samples))
+        replace_file(self._sample_path(kind, step), b"".join(dump(sample) for sample in samples))
 
     # ------------------------------------------------------------------------------------------ reading
     @property
@@ -179,39 +173,6 @@ class RunFolder:
         """Whether a run was begun here."""
         marks = (self._metrics, self._evaluations, self.path / "config.yaml")
         return any(path.exists() for path in marks) or bool(steps_in(self.checkpoints))
-
-    @property
-    def reason(self) -> str | None:
-        """Why its run ended; None where it did not."""
-        if not self._result.is_file():
-            return None
-        return str(json.loads(self._result.read_text(encoding="utf-8"))["reason"])
-
-    @property
-    def lines(self) -> int:
-        """Complete lines of metrics.jsonl: steps on record."""
-        return self._metrics.read_bytes().count(b"\n") if self._metrics.exists() else 0
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The steps on record, oldest first. A line that is being written at this moment is left out."""
-        return list(_read(self._metrics))
-
-    def read_evaluations(self) -> list[dict[str, Any]]:
-        """The evaluations on record, oldest first: step, episode, metrics."""
-        return list(_read(self._evaluations))
-
-    def read_samples(self, kind: str, step: int) -> list[dict[str, Any]]:
-        """The samples of a step (kind "step") or an evaluation ("eval"); empty where none were written."""
-        return list(_read(self._sample_path(kind, step)))
-
-    def sample_steps(self, kind: str) -> list[int]:
-        """Steps whose samples are there, ascending."""
-        return sorted(int(path.stem.rpartition("_")[2]) for path in self._samples.glob(f"{kind}_*.jsonl"))
-
-    def _sample_path(self, kind: str, step: int) -> Path:
-        if kind not in ("step", "eval"):
-            raise ValueError(f"kind={kind!r} must be 'step' or 'eval'")
-        return self._samples / f"{kind}_{step:06d}.jsonl"
 
 
 def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -239,76 +200,6 @@ def _version(package: str) -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-# ---------------------------------------------------------------------------------------------- lines of JSON
-def _dump(record: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """One line of strict JSON; readable letters stay, all others are JSON's escapes."""
-    bad: dict[str, str] = {}
-    text = json.dumps(_finite(record, "", bad), ensure_ascii=False, allow_nan=False, indent=indent, default=float)
-    if bad:
-        text = json.dumps(
-            _finite(record, "", {}) | {_NONFINITE: bad}, ensure_ascii=False, indent=indent, default=float
-        )
-    return (_escaped(text) + "\n").encode()
-
-
-def _escaped(text: str) -> str:
-    """JSON whose unprintable characters are escapes: it ends no line, steers no terminal, is UTF-8."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def _finite(value: Any, path: str, bad: dict[str, str]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item, f"{path}.{key}" if path else str(key), bad) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        bad[path] = str(float(value))
-        return None
-    return value
-
-
-def _restore(record: dict[str, Any]) -> dict[str, Any]:
-    for path, word in record.pop(_NONFINITE, {}).items():
-        holder, name = record, path
-        while name not in holder:  # names hold dots themselves: go down by the part that is there
-            head = next(key for key in holder if name.startswith(f"{key}."))
-            holder, name = holder[head], name[len(head) + 1 :]
-        holder[name] = float(word)
-    return record
-
-
-def _append(path: Path, record: Mapping[str, Any]) -> None:
-    """Adds a line, after cutting off what a crash left of the line before it."""
-    with path.open("ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end and _byte_before(path, end) != b"\n":
-            file.truncate(path.read_bytes().rfind(b"\n") + 1)
-            _LOG.warning("%s ended in half a line, from a crash: it was cut off", path.name)
-        file.write(_dump(record))
-
-
-def _byte_before(path: Path, end: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(end - 1)
-        return file.read(1)
-
-
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    for number, line in enumerate(whole, start=1):
-        try:
-            yield _restore(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path.name}, line {number} is not JSON ({error}): delete that line") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 # ---------------------------------------------------------------------------------------------- trackers

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from surefoot.config import PPOConfig
+from surefoot.records import RunRecords
 from surefoot.settings import read_file
-from surefoot.tracking import RunFolder
 
 Sample = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -63,7 +63,7 @@ def read_run(run_dir: str | Path) -> Run:
     Raises:
         ValueError: the folder holds no run.
     """
-    folder = RunFolder(run_dir)
+    folder = RunRecords(run_dir)
     config, env, result = (folder.path / name for name in ("config.yaml", "environment.json", "result.json"))
     metrics, evaluations = folder.read_metrics(), folder.read_evaluations()
     if not (metrics or evaluations or config.exists()):

@@ -16,8 +16,11 @@ _KEPT = frozenset("\n\t\u200c\u200d")  # the joiners are part of how Persian, Hi
 
 def shown(text: object) -> str:
     """Any text as markup that stays text: escaped, control, bidirectional and invisible characters spelled out."""
+    letters = str(text)
+    if letters.replace("\n", "").isprintable():  # as nearly all are, and some are a megabyte
+        return html.escape(letters, quote=True)
     return "".join(
-        f'<span class="escape">{_spelled(c)}</span>' if _hides(c) else html.escape(c, quote=True) for c in str(text)
+        f'<span class="escape">{_spelled(c)}</span>' if _hides(c) else html.escape(c, quote=True) for c in letters
     )
 
 

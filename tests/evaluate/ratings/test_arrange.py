@@ -21,6 +21,16 @@ def test_sides_are_balanced_at_every_moment_of_a_session(seed):
     assert abs(ahead[-1]) <= 4
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_sides_are_balanced_within_each_kind_at_every_moment(seed):
+    """A coin for each would leave 26 % of all sessions of 20 pairs with less than 40 % of them on one side."""
+    mixed = [pair(f"{kind}{n}", kind=kind) for kind in ("policy-sft", "sft-sft", "planted") for n in range(20)]
+    shown = arrange(mixed, rater="ann", seed=seed)
+    for kind in ("policy-sft", "sft-sft", "planted"):
+        ahead = itertools.accumulate(1 if s.left == "a" else -1 for s in shown if s.pair.kind == kind)
+        assert max(map(abs, ahead)) <= 4
+
+
 def test_either_side_is_as_likely_at_each_place():
     at_first = Counter(arrange(pairs(1), rater="ann", seed=seed)[0].left for seed in range(400))
     assert 150 < at_first["a"] < 250
@@ -43,9 +53,18 @@ def test_a_repetition_has_its_sides_swapped_and_comes_later():
     assert len(again) == 9
     for p in again:
         assert sides[p.item] != sides[p.repeats]
-        assert places[p.item] > places[p.repeats]
-        if places[p.repeats] < len(given) - APART:
-            assert places[p.item] - places[p.repeats] >= APART
+        assert places[p.item] - places[p.repeats] > APART
+
+
+def test_with_few_pairs_a_repetition_still_comes_later():
+    for seed in range(20):
+        shown = arrange([pair("i"), pair("j"), pair("k", repeats="i")], rater="ann", seed=seed)
+        order = [s.pair.item for s in shown]
+        assert order.index("k") > order.index("i")
+
+
+def test_at_least_the_share_is_repeated():
+    assert len(repetitions(pairs(16))) == 3  # 2.4 would be enough
 
 
 def test_planted_pairs_and_repetitions_are_not_repeated():

@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from surefoot.evaluate.ratings.votes import Kind, Pair, Side
+from surefoot.evaluate.ratings.votes import KINDS, Kind, Pair, Side
 
 SHARES: Mapping[Kind, float] = {"policy-sft": 0.6, "sft-sft": 0.2, "policy-policy": 0.2}
 """Of the pairs that count, the rate of wins and the reward model's agreement each get their part."""
@@ -28,20 +29,29 @@ class Shown:
 def arrange(pairs: Sequence[Pair], *, rater: str, seed: int = 0) -> list[Shown]:
     """All pairs in an order of this rater's own, repetitions some way after their first showing and sides swapped.
 
+    Sides are balanced within each kind of pair, as each kind gives a rate of its own. What comes again is shown in the
+    first half, so that there is room behind it.
+
     Raises:
         ValueError: a pair repeats one that is not among them.
     """
     generator = _generator(seed, rater)
     first = [pair for pair in pairs if not pair.repeats]
-    order = [first[i] for i in generator.permutation(len(first))]
-    left = dict(zip((pair.item for pair in order), _sides(generator), strict=False))
+    again = {pair.repeats for pair in pairs}
+    shuffled = [first[i] for i in generator.permutation(len(first))]
+    order = [pair for pair in shuffled if pair.item not in again]
+    for pair in shuffled:
+        if pair.item in again:
+            order.insert(int(generator.integers(len(order) // 2 + 1)), pair)
+    sides = {kind: _sides(generator) for kind in KINDS}
+    left = {pair.item: next(sides[pair.kind]) for pair in order}
     for pair in pairs:
         if not pair.repeats:
             continue
         if pair.repeats not in left:
             raise ValueError(f"item {pair.item!r} repeats {pair.repeats!r}, which is not among the pairs")
         place = next(i for i, other in enumerate(order) if other.item == pair.repeats)
-        order.insert(int(generator.integers(min(place + APART, len(order)), len(order) + 1)), pair)
+        order.insert(int(generator.integers(min(place + 1 + APART, len(order)), len(order) + 1)), pair)
         left[pair.item] = "b" if left[pair.repeats] == "a" else "a"
     return [Shown(pair, left[pair.item]) for pair in order]
 
@@ -56,9 +66,9 @@ def counts_by_kind(count: int, shares: Mapping[Kind, float] = SHARES) -> dict[Ki
 
 
 def repetitions(pairs: Sequence[Pair], share: float = 0.15, *, seed: int = 0) -> list[Pair]:
-    """A share of the pairs, drawn by lot among those that are neither planted nor repetitions, to be shown again."""
+    """At least this share of the pairs that are neither planted nor repetitions, drawn by lot, to be shown again."""
     usable = [pair for pair in pairs if pair.kind != "planted" and not pair.repeats]
-    drawn = _generator(seed, "repetitions").permutation(len(usable))[: round(share * len(usable))]
+    drawn = _generator(seed, "repetitions").permutation(len(usable))[: math.ceil(share * len(usable))]
     return [dataclasses.replace(usable[i], item=f"{usable[i].item}-again", repeats=usable[i].item) for i in drawn]
 
 

@@ -1,0 +1,1 @@
+"""The live page: runs side by side while they go on, from their files alone."""
