@@ -37,7 +37,7 @@ rlhf: $(VENV)/.demo ## the whole of RLHF on a real model: SFT, reward model, PPO
 	$(BIN)/python -m surefoot.demo.prepare runs/rlhf-data
 	$(BIN)/surefoot rlhf --config configs/demo.yaml $(ARGS)
 
-rlhf-quick: $(VENV)/.installed ## the same on a toy model, in three minutes
+rlhf-quick: $(VENV)/.installed ## the same on a toy model, in a few minutes
 	$(BIN)/python -m surefoot.demo.prepare --quick runs/rlhf-quick-data
 	$(BIN)/surefoot rlhf --config configs/demo-quick.yaml $(ARGS)
 

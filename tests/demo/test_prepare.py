@@ -51,6 +51,15 @@ def test_the_link_to_the_model_is_made_anew(tmp_path):
         assert (tmp_path / "model" / "config.json").read_text() == name
 
 
+def test_a_toy_that_is_there_is_not_made_again(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer_config.json").write_text("{}")
+    said = []
+    prepare.prepare_quick(tmp_path, say=said.append)
+    assert said == [f"The toy and its files are in {tmp_path} already."]
+    assert not (tmp_path / "texts.jsonl").exists()
+
+
 @pytest.mark.demo
 def test_the_real_files_come_from_different_reviews(tmp_path):
     train, held_out = texts.review_split()

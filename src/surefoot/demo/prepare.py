@@ -48,6 +48,9 @@ def prepare(folder: Path, *, seed: int = 0, say: Say = lambda line: None) -> Non
 
 def prepare_quick(folder: Path, *, seed: int = 0, steps: int = 500, say: Say = lambda line: None) -> None:
     """The same of a toy, which first reads all toy texts but the reviews of what it will be judged on."""
+    if (folder / "model" / "tokenizer_config.json").is_file():  # the last file that is written
+        say(f"The toy and its files are in {folder} already.")
+        return
     read, judged = toy_beginnings(seed)
     write(folder, read, judged)
     hidden = {opening.partition(":")[0] for opening, _ in judged}
