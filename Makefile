@@ -52,7 +52,7 @@ check: $(VENV)/.demo ## everything that must hold: format, lint, types, import c
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not soak and not gpu" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not soak and not gpu $(WITHOUT)" $(ARGS)
 
 test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)
