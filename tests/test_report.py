@@ -6,13 +6,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import scipy.stats
 from made_run import make_run
 
 from surefoot.config import PPOConfig
 from surefoot.report import write_picture, write_report
 from surefoot.report.notes import notes
-from surefoot.report.numbers import Run, bootstrap_interval, changed_options, pairs, read_run, spearman
+from surefoot.report.numbers import Run, bootstrap_interval, changed_options, pairs, read_run
 from surefoot.report.svg import Series, chart, shown, tick_labels, ticks
 from surefoot.tracking import RunFolder
 from surefoot.types import StepStats
@@ -65,20 +64,6 @@ def small_run(path, before, after=None, **stats):
                 step, 8 * step, {"eval/score": mean, "eval/rewards/a": mean, "eval/kl": 1.0}, samples
             )
     return path
-
-
-# ------------------------------------------------------------------------------------------ statistics
-@pytest.mark.parametrize("seed", range(5))
-def test_spearman_agrees_with_scipy_ties_included(seed):
-    generator = np.random.default_rng(seed)
-    x = generator.integers(0, 6, 40).astype(float)
-    y = x + generator.normal(size=40).round()
-    assert spearman(list(x), list(y)) == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=1e-12)
-
-
-def test_spearman_is_not_defined_where_one_side_never_changes_or_points_are_too_few():
-    assert spearman([1, 2, 3], [5, 5, 5]) is None
-    assert spearman([1, 2], [1, 2]) is None
 
 
 def test_the_bootstrap_interval_is_that_of_the_normal_approximation_for_many_values():

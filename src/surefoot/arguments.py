@@ -69,6 +69,17 @@ class Parser(argparse.ArgumentParser):
         return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else f"; see `{self.prog} --help`")
 
 
+def add_run_flags(parser: Parser) -> None:
+    """The flags that every command has which makes a run."""
+    general = parser.general
+    files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
+    general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
+    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, under its own settings")
+    general.add_argument("--fresh", action="store_true", help="begin anew; what output_dir holds is moved aside")
+    general.add_argument("--allow-changes", action="store_true", help="go on with options that make another run of it")
+    general.add_argument("--quiet", action="store_true", help="show only how the run ended")
+
+
 def add_options(parser: Parser, cls: type[Options] = PPOConfig) -> None:
     """A flag for every option of a class, in one group a section."""
     parser.options = cls

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from surefoot import __version__
-from surefoot.arguments import Parser, UsageError, add_options, nearest_command, options_of, settings_of
+from surefoot.arguments import (
+    Parser,
+    UsageError,
+    add_options,
+    add_run_flags,
+    nearest_command,
+    options_of,
+    settings_of,
+)
 from surefoot.display import visible
 from surefoot.evaluate.command import compare
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
@@ -118,17 +126,11 @@ def ppo(arguments: Sequence[str]) -> int:
         "ppo", "Trains a language model with PPO.", "[--config FILE ...] [--OPTION VALUE ...]", _PPO_EXAMPLES
     )
     parser.epilog = f"{parser.epilog}\n\n{_PPO_EXITS.strip()}"
-    general = parser.general
-    files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
-    general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
-    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, under its own settings")
-    general.add_argument("--fresh", action="store_true", help="begin anew; what output_dir holds is moved aside")
-    general.add_argument("--allow-changes", action="store_true", help="go on with options that make another run of it")
-    more = "go on with another number of processes"
+    add_run_flags(parser)
+    general, more = parser.general, "go on with another number of processes"
     general.add_argument("--allow-topology-change", action="store_true", help=more)
     general.add_argument("--dry-run", action="store_true", help="make one step, check it, and write nothing")
     general.add_argument("--profile", action="store_true", help="profile the second step; see profile/ in its folder")
-    general.add_argument("--quiet", action="store_true", help="show only how the run ended")
     add_options(parser)
     given = parser.read(arguments)
     if given.fresh and given.resume is not None:

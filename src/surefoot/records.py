@@ -9,11 +9,21 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger("surefoot")
 _NONFINITE = "nonfinite"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in a run's folder before the run: whether there is one, its newest checkpoint, why it has ended."""
+
+    run: bool = False
+    checkpoint: Path | None = None
+    ended: str | None = None
 
 
 class RunRecords:

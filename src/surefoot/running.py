@@ -3,12 +3,12 @@
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surefoot.changes import STOP_OPTIONS, changes_between, makes_another_run, stored_options
 from surefoot.config import PPOConfig
+from surefoot.records import Found
 from surefoot.settings import load_settings
 from surefoot.terminal import EXIT_FAILED, EXIT_OK, complain, console, say, usage_errors
 from surefoot.threads import departure
@@ -75,15 +75,6 @@ def run_ppo(
 
 
 # ------------------------------------------------------------------------------------------ what the folder holds
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is in a run's folder before the run: whether there is one, its newest checkpoint, why it has ended."""
-
-    run: bool = False
-    checkpoint: Path | None = None
-    ended: str | None = None
 
 
 def _look(config: PPOConfig, runtime: "Runtime", fresh: bool) -> Found:

@@ -9,7 +9,6 @@ from surefoot.stages.shares import (
     group_numbers,
     mean_with_interval,
     rank_correlation,
-    ranks,
     share_of,
     wilson,
 )
@@ -89,11 +88,6 @@ def test_rank_correlation_is_spearmans_with_an_interval_of_its_usual_width():
 def test_nothing_correlates_with_what_never_changes():
     assert rank_correlation(np.ones(5), np.arange(5.0), np.arange(5)) is None
     assert rank_correlation(np.arange(2.0), np.arange(2.0), np.arange(2)) is None
-
-
-def test_ranks_are_scipys():
-    values = np.array([3.0, 1.0, 3.0, 2.0, 3.0, -1.0])
-    assert ranks(values).tolist() == stats.rankdata(values).tolist()
 
 
 def test_equal_keys_have_equal_numbers():

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from surefoot.ranks import spearman
 from surefoot.report.notes import entropies
-from surefoot.report.numbers import Run, number, score_interval, spearman
+from surefoot.report.numbers import Run, number, score_interval
 from surefoot.report.svg import Series, chart
 
 _WIDE = (440, 260)
@@ -92,7 +93,7 @@ def length_scatter(run: Run) -> str:
         return ""
     xs, ys = [x for x, _ in known], [y for _, y in known]
     rho = spearman(xs, ys)
-    said = "not defined: one of the two never changes" if rho is None else f"{rho:+.2f}".replace("-", "\u2212")
+    said = "not defined: one of the two never changes" if math.isnan(rho) else f"{rho:+.2f}".replace("-", "\u2212")
     return chart(
         "Score and length",
         [Series("", xs, ys, "c points only")],

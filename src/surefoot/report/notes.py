@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from surefoot.report.numbers import WINDOW, Run, number, spearman
+from surefoot.ranks import spearman
+from surefoot.report.numbers import WINDOW, Run, number
 
 
 def notes(run: Run) -> list[str]:
@@ -115,7 +116,7 @@ def _length_pays(run: Run) -> str:
     both = [(number(s.get("length")), number(s.get("score"))) for s in run.last_samples]
     known = [(x, y) for x, y in both if math.isfinite(x + y)]
     rho = spearman([x for x, _ in known], [y for _, y in known])
-    if len(known) < 10 or rho is None or abs(rho) < 0.7:
+    if len(known) < 10 or not abs(rho) >= 0.7:
         return ""
     return (
         f"In the last samples the score follows the length (Spearman {rho:+.2f}). "

@@ -106,19 +106,6 @@ def bootstrap_interval(values: Sequence[float], *, draws: int = 10_000, seed: in
     return float(low), float(high)
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Rank correlation, ties at their mean rank; None where one side never changes."""
-    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
-        return None
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, which, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    return ranks
-
-
 def by_prompt(samples: Sequence[Sample], value: Callable[[Sample], Any]) -> dict[Any, float]:
     """Prompt -> mean of a value over the prompt's samples; prompts whose value is not a number are left out."""
     groups: dict[Any, list[float]] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from surefoot.arguments import Parser, UsageError, add_options, options_of, settings_of
+from surefoot.arguments import Parser, UsageError, add_options, add_run_flags, options_of, settings_of
 from surefoot.settings import load_settings
 from surefoot.stages.options import DPOOptions, RewardOptions, SFTOptions, StageOptions
 from surefoot.terminal import usage_errors
@@ -81,12 +81,6 @@ def _parser(cls: type[StageOptions]) -> Parser:
     name = cls.COMMAND
     parser = Parser(name, _SUMMARIES[name], "[--config FILE ...] [--OPTION VALUE ...]", _EXAMPLES[name])
     parser.epilog = f"{parser.epilog}\n\n{_EXITS.format(config=cls.TRL_CONFIG).strip()}"
-    general = parser.general
-    files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
-    general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
-    general.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, under its own settings")
-    general.add_argument("--fresh", action="store_true", help="begin anew; what output_dir holds is moved aside")
-    general.add_argument("--allow-changes", action="store_true", help="go on with options that make another run of it")
-    general.add_argument("--quiet", action="store_true", help="show only how the run ended")
+    add_run_flags(parser)
     add_options(parser, cls)
     return parser

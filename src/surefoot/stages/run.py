@@ -13,6 +13,7 @@ from surefoot.display import brief
 from surefoot.evaluate.card import write_card
 from surefoot.interrupt import StopRequest
 from surefoot.options import Options
+from surefoot.records import Found
 from surefoot.redaction import hide_values
 from surefoot.report import write_report
 from surefoot.runtime import Runtime
@@ -146,7 +147,7 @@ def run_stage(
 
 
 def _train(
-    stage: Stage, options: StageOptions, loaded: Loaded, folder: RunFolder, found: "Found", *, quiet: bool
+    stage: Stage, options: StageOptions, loaded: Loaded, folder: RunFolder, found: Found, *, quiet: bool
 ) -> int:
     screen = console()
     _begin(folder, options, loaded.data, found)
@@ -185,15 +186,6 @@ def _train(
 
 
 # ------------------------------------------------------------------------------------------ what the folder holds
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is in a run's folder before the run: whether there is one, its newest checkpoint, why it has ended."""
-
-    run: bool = False
-    checkpoint: Path | None = None
-    ended: str | None = None
 
 
 def _look(folder: RunFolder, options: StageOptions, *, fresh: bool, allow_changes: bool) -> Found:

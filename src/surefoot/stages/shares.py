@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from surefoot.ranks import ranks
+
 Z = 1.959963984540054
 """Of the normal distribution, 95 % lie within so many standard deviations."""
 DRAWS = 2000
@@ -90,13 +92,6 @@ def rank_correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int
     a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
     sums = _group_sums(np.stack([np.ones(len(a)), a, b, a * a, b * b, a * b]), groups)
     return _interval(float((a * b).mean()), _drawn(sums, _correlation, seed))
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties at their mean rank."""
-    _, which, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    found: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    return found
 
 
 def group_numbers(keys: Sequence[object]) -> np.ndarray:

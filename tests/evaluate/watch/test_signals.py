@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from surefoot.evaluate.watch import Look, gold_fall, look_of_samples, signals
-from surefoot.evaluate.watch.signals import common_phrase, distinct_phrases, price, spearman
+from surefoot.evaluate.watch.signals import common_phrase, distinct_phrases, price
 
 TEXTS = ["the cat sat on the mat", "a dog ran home at once", "we like warm rain very much", "no one saw the moon"]
 
@@ -40,15 +40,9 @@ def test_lengths_and_entropy_are_ratios_to_the_first_look():
     assert s.entropy_ratio == 0.25
 
 
-@pytest.mark.parametrize(("x", "y"), [([1, 2, 3, 4], [4.0, 9, 16, 25]), ([1, 1, 2, 3, 3], [2.0, 1, 1, 5, 4])])
-def test_the_correlation_of_score_and_length_is_spearmans(x, y):
-    assert spearman(x, y) == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
-
-
 def test_a_reward_that_counts_words_is_seen_by_its_correlation():
     s = signals([look(scores=[6.0, 6.5, 7.0, 5.0], lengths=[6.0, 7.0, 9.0, 2.0])])[0]
     assert s.length_correlation == 1.0
-    assert math.isnan(spearman([1.0, 1.0], [1.0, 2.0]))
 
 
 def test_the_price_is_nats_since_the_look_before_for_score_won_since():

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from surefoot.ranks import spearman
+
 PHRASE = 4
 """Tokens of what is called a phrase."""
 
@@ -168,13 +170,6 @@ def price(nats: float, won: float) -> float:
     return math.inf if nats > 0 else math.nan
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Rank correlation, ties at their mean rank; NaN where one side never differs."""
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return math.nan
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
 def distinct_phrases(answers: Sequence[Sequence[Hashable]], length: int) -> float:
     """Different ones among all runs of so many tokens; low where answers repeat themselves or each other."""
     phrases = [phrase for answer in answers for phrase in _phrases(answer, length)]
@@ -198,12 +193,6 @@ def share_above(scores: Sequence[float], limit: float) -> float:
 def _phrases(answer: Sequence[Hashable], length: int) -> list[tuple[Hashable, ...]]:
     shifted = [itertools.islice(answer, start, None) for start in range(length)]
     return list(zip(*shifted, strict=False))
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, which, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    return ranks
 
 
 def _mean(values: Sequence[float]) -> float:
