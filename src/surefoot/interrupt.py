@@ -28,7 +28,8 @@ class StopRequest(Callback):
         command: what goes on with a run in a folder.
 
     Attributes:
-        exit_code: 0, or 128 and the number of the signal that ended the run (130 Ctrl-C, 143 SIGTERM).
+        exit_code: 0, or 128 and the number of the signal that was heard (130 Ctrl-C, 143 SIGTERM). It stays so where
+            the run came to its end all the same: whoever runs one thing after the other stops here.
     """
 
     def __init__(self, say: Callable[[str], None], command: str = "surefoot ppo") -> None:
@@ -46,7 +47,7 @@ class StopRequest(Callback):
         """Says how to go on."""
         if not result.reason.startswith(STOPPED):
             return
-        self.exit_code = _EXIT_CODES.get(result.reason.removeprefix(STOPPED), 0)
+        self.exit_code = _EXIT_CODES.get(result.reason.removeprefix(STOPPED), self.exit_code)
         if result.run_folder is not None and trainer.runtime.is_main:
             self._say(
                 f"stopped and saved after step {result.steps}; go on with the same command, or with: "
@@ -78,7 +79,7 @@ class StopRequest(Callback):
     def _hear(self, number: int, frame: object) -> None:
         first = self._heard is None
         if first:
-            self._heard = time.monotonic()
+            self._heard, self.exit_code = time.monotonic(), 128 + number
         if self._trainer is None:
             raise KeyboardInterrupt
         if first and self._trainer.runtime.is_main:

@@ -53,6 +53,8 @@ if moment == "first evaluation":
     before(surefoot.loop, "_collect", 1)
 if moment == "saving":            # the checkpoint of the second step
     before(surefoot.resuming, "write_checkpoint", 2)
+if moment == "last saving":       # the checkpoint of the last step
+    before(surefoot.resuming, "write_checkpoint", 4)
 sys.exit(cli.main(sys.argv[4:]))
 """
 
@@ -152,3 +154,11 @@ def test_a_second_sigterm_does_not_hurry(world, tmp_path):
     code, text = run(world, out, "update", signal.SIGTERM, times=2, save_every=1)
     assert code == 143, text
     assert newest(out) == "step_000002"
+
+
+def test_who_runs_one_thing_after_the_other_hears_of_a_signal_that_came_too_late_to_stop_this_one(world, tmp_path):
+    out = tmp_path / "run"
+    code, text = run(world, out, "last saving", signal.SIGTERM, save_every=1)
+    assert code == 143, text
+    assert "The run ended after 4 steps: finished" in text
+    assert (out / "model" / "model.safetensors").is_file()

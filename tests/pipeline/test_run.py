@@ -120,12 +120,12 @@ def test_a_dry_run_checks_and_writes_nothing(checked_stages, tmp_path, capsys):
     assert checked_stages.ran == []
 
 
-@pytest.mark.parametrize("code", [1, 130])
-def test_it_stops_where_a_stage_stops_and_goes_on_from_there(stages, code, capsys):
+@pytest.mark.parametrize(("code", "how"), [(1, "did not come to its end"), (130, "was stopped"), (143, "was stopped")])
+def test_it_stops_where_a_stage_stops_and_goes_on_from_there(stages, code, how, capsys):
     stages.fails["reward"] = code
     assert rlhf() == code
     assert stages.ran == ALL[:3]
-    assert "reward did not come to its end; the same command goes on from there" in capsys.readouterr().err
+    assert f"reward {how}; the same command goes on from there" in capsys.readouterr().err
     del stages.fails["reward"]
     assert rlhf() == 0
     assert stages.ran == ALL[:3] + ALL[2:]

@@ -16,9 +16,21 @@ from surefoot.pipeline.options import PipelineOptions
 from surefoot.pipeline.parts import STAGES, Part, parts_of
 from surefoot.pipeline.record import State, states_of
 from surefoot.sections import Sections
-from surefoot.terminal import EXIT_FAILED, EXIT_OK, complain, console, say, usage_errors
+from surefoot.terminal import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    complain,
+    console,
+    say,
+    usage_errors,
+)
 
 Runner = Callable[..., int]
+
+SIGNALLED = (EXIT_INTERRUPTED, EXIT_TERMINATED)
+"""Exit codes of a stage that was asked to stop; it may have ended all the same."""
 
 
 def run_pipeline(
@@ -101,7 +113,8 @@ def _run_all(screen: Any, top: PipelineOptions, parts: Sequence[Part], states: S
         say(screen, f"\n── {state.part.name} ({number} of {len(waiting)}) {'─' * 60}")
         code = run_part(state, quiet=quiet)
         if code != EXIT_OK:
-            complain(f"{state.part.name} did not come to its end; the same command goes on from there")
+            how = "was stopped" if code in SIGNALLED else "did not come to its end"
+            complain(f"{state.part.name} {how}; the same command goes on from there")
             return code
     say(screen, "")
     screen.print(summary_table(parts))
