@@ -60,7 +60,8 @@ def ids(text="The sea and the bird"):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_one_command_runs_it_all_and_every_model_loads_without_surefoot(folder, capsys):
+def test_one_command_runs_it_all_and_every_model_loads_without_surefoot(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # wide enough that a table's cells are not broken
     assert main(["rlhf", "--config", "rlhf.yaml", "--quiet"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for name in NAMES:

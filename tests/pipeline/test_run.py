@@ -75,6 +75,7 @@ def estimate(value):
 @pytest.fixture
 def checked_stages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")  # wide enough that a table's cells are not broken
     write_files(tmp_path)
     (tmp_path / "rlhf.yaml").write_text(SETTINGS)
     found = StandIns()
