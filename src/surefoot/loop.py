@@ -66,7 +66,11 @@ class Loop:
         except AbandonedError as asked:
             reason = f"{STOPPED}{asked}"
         self._recorder.checkpoint()
-        return self._recorder.end(reason, [*self._trainer.progress.evaluations, *self._closing(reason)])
+        try:
+            closing = self._closing(reason)
+        except AbandonedError as asked:
+            closing, reason = [], f"{STOPPED}{asked}"  # all steps are done; it goes on with this evaluation alone
+        return self._recorder.end(reason, [*self._trainer.progress.evaluations, *closing])
 
     def _until_the_end(self) -> str:
         trainer, recorder, rules = self._trainer, self._recorder, self._trainer.stop_rules
@@ -121,8 +125,6 @@ class Loop:
         generators = generator_states()
         try:
             found = evaluation_of(self._trainer, self._trainer.runtime.together())
-        except AbandonedError:
-            return []
         finally:
             restore_generators(generators)
         self._recorder.evaluation(found)

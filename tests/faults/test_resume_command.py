@@ -273,7 +273,7 @@ def test_the_same_command_after_signals_at_random_moments_ends_as_if_never_stopp
     (folder / "run.yaml").write_text(SETTINGS.replace("steps: 4", "steps: 30"))
     found = kill_runs(folder, resumes, resumes, signals)
     ends = [f"ended{number}" for number in range(1, found["ended"] + 1)] + ["run"]
-    other = {end: found for end in ends if (found := differences(whole_of_thirty, left_by(end)))}
+    other = {end: where for end in ends if (where := differences(whole_of_thirty, left_by(end)))}
     kills = ", ".join(f"{count} {name}" for name, count in sorted(found["kills"].items()))
     record_property(
         "counts",

@@ -49,6 +49,8 @@ if moment == "update":            # the second minibatch of the second step
     before(surefoot.update._Update, "_backward", 4)
 if moment == "evaluation":        # the one after the second step
     before(surefoot.loop, "_collect", 2)
+if moment == "closing evaluation": # with eval_every 3: before the first step, after the third, at the end
+    before(surefoot.loop, "_collect", 3)
 if moment == "first evaluation":
     before(surefoot.loop, "_collect", 1)
 if moment == "saving":            # the checkpoint of the second step
@@ -80,10 +82,10 @@ def world(tmp_path_factory):
     return folder
 
 
-def run(world, out, moment="never", number=signal.SIGTERM, times=1, *, save_every=0, **environment):
+def run(world, out, moment="never", number=signal.SIGTERM, times=1, *, save_every=0, eval_every=2, **environment):
     options = {"model-name": world / "model", "dataset": world / "prompts.txt", "reward": f"{world}/judge.py:score",
                "batch-size": 4, "mini-batch-size": 2, "ppo-epochs": 1, "max-new-tokens": 5, "steps": 4,
-               "eval-prompts": 2, "eval-every": 2, "save-every": save_every, "keep-checkpoints": 9,
+               "eval-prompts": 2, "eval-every": eval_every, "save-every": save_every, "keep-checkpoints": 9,
                "learning-rate": 1e-3, "stop-token-ids": 3, "output-dir": out}  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
     done = subprocess.run(
@@ -162,3 +164,17 @@ def test_who_runs_one_thing_after_the_other_hears_of_a_signal_that_came_too_late
     assert code == 143, text
     assert "The run ended after 4 steps: finished" in text
     assert (out / "model" / "model.safetensors").is_file()
+
+
+def test_a_signal_during_the_evaluation_at_the_end_leaves_it_to_the_run_that_goes_on(world, tmp_path):
+    code, text = run(world, tmp_path / "straight", eval_every=3)
+    assert code == 0, text
+    out = tmp_path / "run"
+    code, text = run(world, out, "closing evaluation", signal.SIGTERM, eval_every=3)
+    assert code == 143, text
+    assert "stopped and saved after step 4; go on with the same command" in text
+    code, text = run(world, out, eval_every=3)
+    assert code == 0, text
+    (weights, *records), (expected, *expected_records) = left_behind(out), left_behind(tmp_path / "straight")
+    assert records == expected_records
+    assert all((weights[name] == tensor).all() for name, tensor in expected.items())
