@@ -111,6 +111,11 @@ class Options:
         return cls.kinds().get(name)
 
     @classmethod
+    def passed_names(cls) -> Collection[str]:
+        """The options of another library that are passed to it."""
+        return ()
+
+    @classmethod
     def named_here(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options as they were given, under the names of the fields."""
         return dict(options)
@@ -157,7 +162,8 @@ def unknown_option(name: str, known: Collection[str], cls: type[Options] | None 
     retired, command = (RETIRED, "ppo") if cls is None else (cls.RETIRED, cls.COMMAND)
     if name in retired:
         return f"the option {name!r} is retired here; use {retired[name]}"
-    near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.6)
+    passed = () if cls is None else cls.passed_names()
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], [*known, *passed], n=1, cutoff=0.6)
     see = _NO_SECRETS if is_secret(name) else f"see `surefoot {command} --help`"
     return f"unknown option {brief(name)}; {f'did you mean {near[0]!r}?' if near else see}"
 

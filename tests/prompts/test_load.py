@@ -122,7 +122,7 @@ def test_finished_prompts_keep_their_ids_and_are_numbered_by_their_place(tiny_to
         ("p.jsonl", '{"prompt": "a"}\n7\n', "p.jsonl line 2: a row must be an object of columns or a text, found 7"),
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": 7}\n', "p.jsonl line 2: 'prompt' must be a text, found 7"),
         ("p.jsonl", b'{"prompt": "a"}\n{"prompt": "\xff"}\n', "p.jsonl line 2: byte 13 is .* not UTF-8"),
-        ("p.jsonl", "", "has no rows"),
+        ("p.jsonl", "", "has no rows: give a file that has some"),
         ("p.json", '[{"prompt": "a"},\n {"prompt": "b"\n', "p.json line 2: not JSON"),
         ("p.json", '[{"prompt": "a"}, null]', "p.json row 2: a row must be an object"),
         ("p.json", '{"data": []}', "one object with the keys data; it must be a list"),

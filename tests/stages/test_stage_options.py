@@ -69,6 +69,7 @@ def test_options_that_contradict_each_other_or_fit_nothing_are_refused(cls, opti
     [
         (SFTOptions, "bf16", "is retired here; use precision='bfloat16'"),
         (DPOOptions, "gradient_accumulation_steps", r"use batch_size \(rows of an optimizer step\)"),
+        (SFTOptions, "packin", "unknown option 'packin'; did you mean 'packing'?"),
         (RewardOptions, "betta", "unknown option 'betta'; see `surefoot reward --help`"),
         (SFTOptions, "learning_rat", "did you mean 'learning_rate'"),
         (SFTOptions, "kl_coef", "unknown option 'kl_coef'; see `surefoot sft --help`"),

@@ -100,7 +100,7 @@ def _read_dataset(dataset: Any, name: str) -> Source:
         split = "train" if "train" in splits else splits[0]
         dataset, name = dataset[split], f"{name}, split {split}"
     if len(dataset) == 0:
-        raise ValueError(f"{name} has no rows")
+        raise ValueError(f"{name} has no rows: give data that has some")
     rows = tuple(Row(f"{name} row {i + 1}", values) for i, values in enumerate(dataset.with_format(None)))
     return Source(name, rows)
 
@@ -134,7 +134,7 @@ def _read_file(path: Path) -> Source:
         raise ValueError(f"{str(path)!r}: rows are read from {', '.join(_READERS)} files, not {path.suffix!r}")
     rows = tuple(reader(path))
     if not rows:
-        raise ValueError(f"{str(path)!r} has no rows")
+        raise ValueError(f"{str(path)!r} has no rows: give a file that has some")
     return Source(str(path), rows, one_text_a_row=reader is _read_text)
 
 

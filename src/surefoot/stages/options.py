@@ -149,6 +149,13 @@ class StageOptions(Options):
         return trl_kinds(cls.TRL_CONFIG).get(name)
 
     @classmethod
+    def passed_names(cls) -> Collection[str]:
+        """TRL's own options."""
+        from surefoot.stages.passed import trl_kinds
+
+        return [name for name in trl_kinds(cls.TRL_CONFIG) if name not in cls.RETIRED]
+
+    @classmethod
     def named_here(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options under the names of the fields, those of TRL in the field `trl`.
 

@@ -40,7 +40,7 @@ def rate(arguments: Sequence[str]) -> int:
     check_packages()
     run = Path(given.run)
     if not run.is_dir():
-        raise UsageError(f"{run} is no folder of a run")
+        raise UsageError(f"{run} is no folder of a run: give the output_dir of one, which holds its samples/")
     _check_names(given.raters)
     from surefoot.web.rate.results import Rating
 
@@ -84,7 +84,7 @@ def web(arguments: Sequence[str]) -> int:
     check_packages()
     folder = Path(given.runs)
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder")
+        raise UsageError(f"{folder} is no folder: give the one that your runs are in")
 
     def ready(links: dict[str, str]) -> None:
         if not place.is_local:
