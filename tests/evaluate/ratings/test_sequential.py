@@ -86,9 +86,19 @@ def test_one_half_is_outside_exactly_when_the_evidence_suffices():
         assert (found.low > 0.5 or found.high < 0.5) == (log_e_value(wins, 20) > math.log(20))
 
 
-def test_the_price_of_looking_is_an_interval_about_half_as_wide_again():
-    sequence, fixed = confidence_sequence(120, 80), wilson(120, 200)
-    assert 1.2 < (sequence.high - sequence.low) / (fixed.high - fixed.low) < 1.7
+@pytest.mark.parametrize("votes", [200, 1000])
+def test_the_width_is_that_of_laplaces_approximation(votes):
+    """B(1 + w, 1 + l) ≈ p^w q^l √(2πpq/n), and the bet wins at n (p - p₀)² / 2pq = log 1/alpha + ½ log n/2πpq."""
+    found, spread = confidence_sequence(votes * 6 // 10, votes * 4 // 10), 0.6 * 0.4
+    reach = math.log(20) + math.log(votes / (2 * math.pi * spread)) / 2
+    assert (found.high - found.low) / 2 == pytest.approx(math.sqrt(2 * spread / votes * reach), rel=0.02)
+
+
+@pytest.mark.parametrize(("votes", "wider"), [(50, 1.6), (200, 1.7), (1000, 1.8)])
+def test_what_looking_costs_in_width_is_what_the_page_says(votes, wider):
+    wins = votes * 6 // 10
+    sequence, fixed = confidence_sequence(wins, votes - wins), wilson(wins, votes)
+    assert round((sequence.high - sequence.low) / (fixed.high - fixed.low), 1) == wider
 
 
 def test_before_the_first_vote_the_rate_can_be_anything():
