@@ -65,7 +65,7 @@ def evaluated_steps(records: RunRecords) -> list[int]:
     if not steps or steps[0] != 0 or len(steps) < 2:
         raise ValueError(
             f"{str(records.path)!r} has samples of the evaluations {steps or 'of no step'}: a rating compares answers "
-            "from before the first step with later ones; train with eval_every set, or give a file with --pairs"
+            "from before the first step with later ones; train with eval_every set, or give a file with --pairs-file"
         )
     return steps
 
