@@ -94,6 +94,14 @@ class PPOConfig(Options):
     """An answer ends at the token that completes any of these, as if it were an end of sequence."""
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end an answer, beside the model's own end-of-sequence ids."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What draws answers: the policy itself, or vLLM in a process of its own (docs/vllm.md)."""
+    vllm_python: str | None = None
+    """With engine="vllm": the Python of the environment that vLLM is installed in. None: the one that runs this."""
+    importance_cap: float | None = None
+    """What a token may count in the policy loss for being likelier than its sampler said. None: all count 1."""
+    importance_level: Literal["token", "sequence"] = "token"
+    """With importance_cap: whose likelihood counts, each token's or that of the whole answer."""
 
     # ------------------------------------------------------------------------------------------ Rewards
     reward: tuple[str, ...] = ()
@@ -312,6 +320,14 @@ class PPOConfig(Options):
                 f"dual_clip={self.dual_clip} must be greater than 1 (usual: 3)",
             ),
             (
+                self.vllm_python is not None and self.engine != "vllm",
+                f"vllm_python is used with engine='vllm', not engine={self.engine!r}",
+            ),
+            (
+                self.importance_level != "token" and self.importance_cap is None,
+                f"importance_level={self.importance_level!r} acts only with importance_cap (usual: 2)",
+            ),
+            (
                 self.prompt_template is not None and "{" not in self.prompt_template,
                 "prompt_template has no {prompt} in it: every prompt would be the same text",
             ),
@@ -350,6 +366,11 @@ class PPOConfig(Options):
             found.append(
                 f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
                 f"{size} parameters: expect no visible learning"
+            )
+        if self.engine == "vllm" and self.importance_cap is None:
+            found.append(
+                "engine='vllm' draws answers with other roundings than the policy is trained with, and nothing "
+                "corrects for it: set importance_cap=2"
             )
         for name, low, high, why in limits.BANDS:
             value = getattr(self, name)

@@ -17,7 +17,7 @@ from surefoot.bundles import FaultBundles
 from surefoot.callbacks import Callback, Evaluation, TrainResult
 from surefoot.config import PPOConfig
 from surefoot.controllers import LearningRates, ScoreScaler
-from surefoot.engine.transformers import TransformersEngine
+from surefoot.engine.make import make_engine
 from surefoot.estimate import estimate
 from surefoot.faults import FaultRule, StepFaults
 from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
@@ -110,13 +110,14 @@ class PPOTrainer:
         self.tokenizer = tokenizer
         self.runtime = Runtime()
         device = next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
+        bfloat16 = use_bfloat16(config.precision, device)
         self.models = assemble(
             model,
             ref_model,
             value_model,
             peft_config=peft_config,
             critic=config.critic,
-            bfloat16=use_bfloat16(config.precision, device),
+            bfloat16=bfloat16,
             gradient_checkpointing=config.gradient_checkpointing,
             seed=config.seed,
         )
@@ -124,12 +125,23 @@ class PPOTrainer:
         self.vocab_size = vocabulary_size(self.models, tokenizer, exact_kl=config.kl_penalty == "full")
         self.context = shared_context(self.policy, self.models.reference.model, self.critic)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
-        self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
         self.reward = None if reward is None else reward_of(config, reward, tokenizer, self.policy)
         self._frozen = offload_of(config, self.models, self.reward)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
+        )
+        self.engine = make_engine(
+            config.engine,
+            self.models,
+            tokenizer,
+            self.end_ids,
+            python=config.vllm_python,
+            bfloat16=bfloat16,
+            context=self.context,
+            rows=max(config.batch_size, len(self.eval_prompts)),
+            prompts=(*self.prompts, *self.eval_prompts),
+            max_new_tokens=config.max_new_tokens,
         )
         self.optimizer = make_optimizer(config, self.models, optimizer)
         self.lr_scheduler = lr_scheduler
@@ -261,6 +273,8 @@ class PPOTrainer:
             bootstrap_truncated=c.bootstrap_truncated,
             whiten_rewards=c.whiten_rewards,
             whiten_advantages=c.whiten_advantages,
+            importance_cap=c.importance_cap,
+            importance_level=c.importance_level,
             all_sum=self.runtime.all_sum,
         )
         faults.check_experience(experience)

@@ -85,6 +85,7 @@ class _Tokens(NamedTuple):
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
+    weights: Tensor
 
     def at(self, piece: slice) -> "_Tokens":
         return _Tokens(*(column[piece] for column in self))
@@ -233,7 +234,7 @@ class _Update:
         c = self.losses
         logprobs, entropies = logprobs_and_entropies(self.models.logits(states), seen.ids, c.temperature)
         loss, diagnostics = policy_loss(
-            logprobs, seen.old_logprobs, seen.advantages, seen.mask, c.clip_low, c.clip_high, c.dual_clip
+            logprobs, seen.old_logprobs, seen.advantages, seen.mask, c.clip_low, c.clip_high, c.dual_clip, seen.weights
         )
         entropy = torch.where(seen.mask, entropies, 0).sum()
         _add(sums, policy_loss=loss, entropy=entropy, **diagnostics._asdict())
@@ -286,6 +287,7 @@ class _Update:
             r.old_values,
             e.advantages,
             e.returns,
+            e.weights,
         )
         return _Tokens(*(column[group][present] for column in columns))
 
