@@ -29,14 +29,11 @@ def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            keep_memory()
-            try:
+            with memory_kept():
                 if not _watchers:
                     return function(*args, **kwargs)
                 with _watchers[-1](name):
                     return function(*args, **kwargs)
-            finally:
-                return_memory()
 
         return run
 
@@ -51,6 +48,16 @@ def watched(watcher: Watcher) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watcher)
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """While active, what is freed stays with this process; afterwards it is given back."""
+    keep_memory()
+    try:
+        yield
+    finally:
+        return_memory()
 
 
 def keep_memory() -> None:
