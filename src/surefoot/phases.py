@@ -1,9 +1,9 @@
 """The stages of an iteration, by name, so that whoever measures one can tell them apart; and what they do with memory.
 
 Left alone, GNU's malloc gives large tensors back to the system as soon as they are freed, and the next pass of the
-same stage waits for the system to clear the same memory again: a twentieth of an update's time. It is told to keep memory
-while a stage runs, and to give everything back after it, in milliseconds: the next stage's tensors would rarely fit
-the holes.
+same stage waits for the system to clear the same memory again: a twentieth of an update's time. It is told to keep
+memory while a stage runs, and to give everything back after it, in milliseconds: the next stage's tensors would
+rarely fit the holes.
 """
 
 import ctypes
