@@ -3,11 +3,14 @@
 One policy of random weights in the shape of SmolLM2-135M answers 32 prompts with 128 tokens each, engine after engine
 in every round; no answer ends early. Then the weights are moved, as a step moves them, and handed to vLLM: writing the
 folder, vLLM taking it, and the canary are timed apart. Medians and ranges; the first round warms up and is left out.
+Beside seconds by the clock there are those of all cores, of this process and of vLLM's: they tell the engines apart on
+a machine that others use too.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import time
 import warnings
@@ -70,39 +73,51 @@ def engines(trainer: PPOTrainer, w: Workload) -> dict[str, Callable[[], int]]:
     return {"surefoot": lambda: drawn(plain), "generate": generate, "vllm": lambda: drawn(trainer.engine)}
 
 
-def sync(trainer: PPOTrainer) -> dict[str, float]:
-    """Seconds of what follows a step: to see that weights have changed and write them, to take them, to look."""
+class Watch:
+    """Seconds by the clock and of all cores, booked under names."""
+
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self._trainer: Any = trainer
+        self.seconds: dict[str, list[float]] = {}
+        self.cpu_seconds: dict[str, list[float]] = {}
+
+    def time(self, name: str, run: Callable[[], Any], *, counts: bool) -> Any:
+        """Runs it; books it where it counts."""
+        began, spent = time.perf_counter(), self._spent()
+        found = run()
+        if counts:
+            self.seconds.setdefault(name, []).append(time.perf_counter() - began)
+            self.cpu_seconds.setdefault(name, []).append(self._spent() - spent)
+        return found
+
+    def _spent(self) -> float:
+        """Seconds of the cores so far, of this process and of vLLM's."""
+        child = self._trainer.engine._child
+        fields = [] if child is None else Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return time.process_time() + sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def sync(trainer: PPOTrainer, watch: Watch, *, counts: bool) -> None:
+    """What follows a step: to see that weights have changed and write them, to take them, to look."""
     engine: Any = trainer.engine
     assert isinstance(engine, VLLMEngine)
     with torch.no_grad():
         for parameter in trainer.policy.parameters():
             parameter.add_(1e-6 * torch.randn_like(parameter))
-    marks = [time.perf_counter()]
-    engine._write()
-    marks.append(time.perf_counter())
-    engine._ask("load", folder=str(engine._folder))
-    marks.append(time.perf_counter())
-    engine._look()
+    watch.time("write", engine._write, counts=counts)
+    watch.time("take", lambda: engine._ask("load", folder=str(engine._folder)), counts=counts)
+    watch.time("canary", engine._look, counts=counts)
     engine._held = engine.version
-    marks.append(time.perf_counter())
-    return {name: marks[i + 1] - marks[i] for i, name in enumerate(("write", "take", "canary"))}
 
 
 def measure(w: Workload, python: str, precision: str, rounds: int) -> dict[str, Any]:
     """Seconds of each engine and of each part of a handing-over in each round, and what they drew."""
     trainer = make_trainer(w, python, precision)
-    runs = engines(trainer, w)
-    seconds: dict[str, list[float]] = {name: [] for name in (*runs, "write", "take", "canary")}
-    tokens = {}
+    runs, watch, tokens = engines(trainer, w), Watch(trainer), {}
     for round_ in range(rounds + 1):
-        found = {}
         for name, run in runs.items():
-            began = time.perf_counter()
-            tokens[name] = run()
-            found[name] = time.perf_counter() - began
-        found |= sync(trainer)
-        for name, value in found.items() if round_ else ():
-            seconds[name].append(value)
+            tokens[name] = watch.time(name, run, counts=round_ > 0)
+        sync(trainer, watch, counts=round_ > 0)
     return {
         "workload": w.name,
         "rows": w.rows,
@@ -110,7 +125,9 @@ def measure(w: Workload, python: str, precision: str, rounds: int) -> dict[str, 
         "precision": precision,
         "threads": torch.get_num_threads(),
         "machine": machine.describe(),
-        "seconds": seconds,
+        "load": os.getloadavg()[0],
+        "seconds": watch.seconds,
+        "cpu_seconds": watch.cpu_seconds,
     }
 
 
@@ -118,10 +135,10 @@ def shown(found: dict[str, Any]) -> str:
     """A table in Markdown."""
     lines = []
     for name, seconds in found["seconds"].items():
-        median = statistics.median(seconds)
+        median, spent = statistics.median(seconds), statistics.median(found["cpu_seconds"][name])
         rate = f"{found['tokens'][name] / median:.0f}" if name in found["tokens"] else ""
-        lines.append([name, f"{median:.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}", rate])
-    return table(("what", "seconds", "range", "tokens a second"), lines)
+        lines.append([name, f"{median:.2f}", f"{min(seconds):.2f} to {max(seconds):.2f}", f"{spent:.2f}", rate])
+    return table(("what", "seconds", "range", "seconds of all cores", "tokens a second"), lines)
 
 
 def main() -> None:
