@@ -16,6 +16,7 @@ MAY_CHANGE: Mapping[str, str] = {
     "gradient_checkpointing": "time and memory; numbers may differ in their last digits",
     "max_tokens_per_microbatch": "time and memory; numbers may differ in their last digits",
     "offload_frozen": "time and memory",
+    "shard": "time and memory; numbers may differ in their last digits",
     "total_episodes": "when the run ends",
     "steps": "when the run ends",
     "kl_ceiling": "when the run ends",
