@@ -218,12 +218,12 @@ def _rest(need: Need, models: Sequence[Model]) -> dict[str, int]:
     """What makes the weights of models whole, beside the share that is held."""
     if need.shares == 1:
         return {}
-    return {"weights of other processes": sum(m.weights - _share(need, m.weights) for m in models)}
+    return {"weights of the others": sum(m.weights - _share(need, m.weights) for m in models)}
 
 
 def _lent(need: Need, models: Sequence[Model]) -> dict[str, int]:
     """What passes through models have as a whole."""
-    return {} if need.shares == 1 else {"weights lent for a pass": sum(m.lent for m in models)}
+    return {} if need.shares == 1 else {"weights lent": sum(m.lent for m in models)}
 
 
 def _gradients(need: Need, model: Model) -> int:

@@ -126,9 +126,9 @@ def test_for_several_processes_it_says_what_one_of_them_takes(capsys, world):
     )
     assert "one of 4 processes" not in alone
     assert "passes and stages are those of one of 4 processes" in whole
-    assert "weights of other processes" not in whole
-    assert "weights of other processes" in shared
-    assert "weights lent for a pass" in shared
+    assert "weights of the others" not in whole
+    assert "weights of the others" in shared
+    assert "weights lent" in shared
     weights = [next(line for line in out.splitlines() if line.startswith("│ weights  ")) for out in (whole, shared)]
     mib = [float(line.split("│")[2].split()[0]) for line in weights]
     assert mib[1] == pytest.approx(mib[0] / 4, rel=0.2)
