@@ -18,7 +18,7 @@ from surefoot.tracking import RunFolder
 
 _KINDS = (("ppo_epochs", "PPO"), ("beta", "DPO"), ("centre_on", "reward model"))
 """An option that only one kind of stage has -> what the stage is called; what has none of them is SFT."""
-_DATA = ("dataset", "eval_dataset", "reward")
+_DATA = ("dataset", "ratings", "eval_dataset", "reward")
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 _LONGEST_CHAIN = 8
 

@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from surefoot.evaluate.rated.rating import Rating
+from surefoot.evaluate.rated.session import read_session, sessions
 from surefoot.evaluate.ratings.proportions import Estimate
 from surefoot.report.notes import notes
 from surefoot.report.numbers import Run
 from surefoot.web.live.charts import LOOKS, figures, people
 from surefoot.web.live.samples import facts, prompt_of
 from surefoot.web.live.shelf import Shelf
-from surefoot.web.rate.results import Rating
-from surefoot.web.rate.session import read_session, sessions
 from surefoot.web.rendering import page, site
 
 FIRST_RUNS = 3
