@@ -1,4 +1,4 @@
-"""How memory and time grow: `python -m benchmarks.scaling --workload real --vocab 98304` or `--rows 64`.
+"""How memory and time grow: `python -m benchmarks.scaling --workload real --vocab 98304`, or `--rows 64`.
 
 Memory of a step is the highest resident set during `trainer.step` above what was held before it, less the gradients
 of the trained weights (which belong to the model, as weights and optimizer do): what the passes themselves need. An
@@ -52,11 +52,12 @@ def measure(w: Workload, **changes: Any) -> dict[str, Any]:
 def main() -> None:
     parser = option_parser(["ours"])
     parser.add_argument("--vocab", type=int, help="entries of the vocabulary")
-    parser.add_argument("--rows", type=int, help=f"rows of the batch, in passes of at most {TOKEN_BUDGET} tokens")
+    parser.add_argument("--rows", type=int, help="rows of the batch, all in one minibatch")
+    parser.add_argument("--budget", type=int, default=TOKEN_BUDGET, help="most tokens of a pass of those rows")
     args = parser.parse_args()
     w = WORKLOADS[args.workload]
     if args.rows is not None:
-        found = measure(longer(w, args.rows), max_tokens_per_microbatch=TOKEN_BUDGET) | {"rows": args.rows}
+        found = measure(longer(w, args.rows), max_tokens_per_microbatch=args.budget) | {"rows": args.rows}
     else:
         vocab = args.vocab or w.shape.vocab
         found = measure(wider(w, vocab)) | {"vocab": vocab}

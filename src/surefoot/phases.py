@@ -1,9 +1,9 @@
 """The stages of an iteration, by name, so that whoever measures one can tell them apart; and what they do with memory.
 
 Left alone, GNU's malloc gives large tensors back to the system as soon as they are freed, and the next pass of the
-same stage waits for the system to clear the same memory again: a tenth of an update's time. It is told to keep memory
-while a stage runs, and to give everything back after it, in milliseconds: the next stage's tensors would rarely fit
-the holes.
+same stage waits for the system to clear the same memory again: a twentieth of an update's time. It is told to keep
+memory while a stage runs, and to give everything back after it, in milliseconds: the next stage's tensors would
+rarely fit the holes.
 """
 
 import ctypes
@@ -29,14 +29,11 @@ def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            keep_memory()
-            try:
+            with memory_kept():
                 if not _watchers:
                     return function(*args, **kwargs)
                 with _watchers[-1](name):
                     return function(*args, **kwargs)
-            finally:
-                return_memory()
 
         return run
 
@@ -51,6 +48,16 @@ def watched(watcher: Watcher) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watcher)
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """While active, what is freed stays with this process; afterwards it is given back."""
+    keep_memory()
+    try:
+        yield
+    finally:
+        return_memory()
 
 
 def keep_memory() -> None:

@@ -32,5 +32,5 @@ def test_every_thing_that_is_looked_for_is_on_the_page():
     empty = drop_unusable(load_rows([{"text": " "}, {"text": "a"}], kind="sft"))[1]
     report = check_rows(kept, kept, tiny.tiny_tokenizer(), 7, dropped=dropped)
     names = {finding.name.replace("7", "`max_tokens`") for finding in (*report.findings, *empty)}
-    assert len(names) == 10
+    assert len(names) == 11
     assert [name for name in names if f"| {name} |" not in PAGE] == []

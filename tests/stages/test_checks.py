@@ -2,6 +2,8 @@
 
 import pytest
 import tiny
+import tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from surefoot.stages.checks import check_rows, drop_unusable
 from surefoot.stages.lengths import rendered, row_tokens
@@ -163,3 +165,29 @@ def test_hostile_text_is_shown_and_never_obeyed(tokenizer):
     rows = pairs(("\x1b[2Jgone", "a", "a"), ("Q", "\x1b[31m", "b"))
     kept, dropped = drop_unusable(rows)
     assert "\x1b" not in check_rows(kept, none_of(kept), tokenizer, dropped=dropped).text()
+
+
+def merging_tokenizer():
+    """Letters are tokens, and so is "ab"."""
+    letters = {letter: i for i, letter in enumerate(["<|eos|>", "a", "b", "c", "ab"])}
+    words = tokenizers.Tokenizer(tokenizers.models.BPE(letters, [("a", "b")]))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|eos|>", pad_token="<|eos|>")
+
+
+def test_prompts_that_end_inside_a_token_are_counted_for_either_answer():
+    rows = pairs(("ca", "b", "c"), ("ca", "c", "ba"), ("cb", "a", "b"), ("ab", "b", "a"))
+    report = check_rows(rows, none_of(rows), merging_tokenizer())
+    assert counts(report) == {
+        "rows repeat an earlier prompt with another answer": 1,
+        "prompts end inside of a token of prompt and answer together": 2,
+    }
+    assert "row 1 of the list: 'ca'; row 2 of the list: 'ca'" in report.findings[-1].sentence
+    assert not counts(check_rows(rows.take([2, 3]), none_of(rows), merging_tokenizer()))
+    assert not counts(check_rows(rows.take([0]), none_of(rows), merging_tokenizer(), ends=False))  # read as one text
+
+
+def test_a_conversation_whose_template_asks_as_it_answers_ends_no_prompt_inside_a_token(tokenizer):
+    rows = load_rows([{"prompt": [USER], "chosen": [ANSWER], "rejected": [OTHER]}], kind="preference")
+    assert not counts(check_rows(rows, none_of(rows), tokenizer))
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>assistant", "assistant")
+    assert counts(check_rows(rows, none_of(rows), tokenizer))

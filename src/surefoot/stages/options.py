@@ -114,7 +114,7 @@ class StageOptions(Options):
     steps: int | None = None
     """Optimizer steps after which the run ends."""
     eval_every: int = 50
-    """Steps between evaluations; one is made before the first step and one at the end."""
+    """Steps between evaluations; one is made at the end, and before the first step where that tells anything."""
     save_every: int = 50
     """Steps between checkpoints: what a kill may cost (a signal saves). 0: only at the end."""
     keep_checkpoints: int = 2

@@ -13,6 +13,7 @@ from surefoot.display import brief
 from surefoot.evaluate.card import write_card
 from surefoot.interrupt import StopRequest
 from surefoot.options import Options
+from surefoot.phases import memory_kept
 from surefoot.records import Found
 from surefoot.redaction import hide_values
 from surefoot.report import write_report
@@ -100,7 +101,8 @@ def train_stage(
         checkpoint: go on from there. With the same rows, options and machine the weights end as they would have.
     """
     trainer = stage.trainer(options, loaded, folder=folder, callbacks=[watch], goes_on=checkpoint is not None)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with memory_kept():  # a fifth of the time, where logits of a hundred MiB come and go in every pass
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     reason = watch.reason(int(trainer.state.max_steps))
     judgement = stage.judge(options, loaded, trainer) if reason.startswith(ENDED) else Judgement({}, {})
     result = StageResult(

@@ -93,6 +93,13 @@ def silence() -> None:
     disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.WARNING)
+    for module in ("sft_trainer", "dpo_trainer"):
+        logging.getLogger(f"trl.trainer.{module}").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not of what `checks` has counted and shown: it would come again, without a number, in the middle of the run."""
+    return "The tokenized prompt is not a prefix" not in record.getMessage()
 
 
 def _config(options: StageOptions, device: torch.device, folder: Path, *, evaluates: bool, goes_on: bool) -> Any:
@@ -118,7 +125,7 @@ def _config(options: StageOptions, device: torch.device, folder: Path, *, evalua
         recompute: options.gradient_checkpointing,
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": options.eval_every,
-        "eval_on_start": evaluates and not goes_on,
+        "eval_on_start": evaluates and not goes_on and options.COMMAND != "dpo",  # it begins as its own reference
         "save_strategy": "steps",
         "save_steps": options.save_every or 10**9,  # the last step saves in any case
         "save_total_limit": options.keep_checkpoints,
