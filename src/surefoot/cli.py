@@ -25,7 +25,7 @@ from surefoot.arguments import (
 )
 from surefoot.config import PPOConfig
 from surefoot.display import visible
-from surefoot.evaluate.command import compare
+from surefoot.evaluate.command import compare, evaluate
 from surefoot.launch import check_processes, launch
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
 from surefoot.running import dry_run_ppo, new_folder, run_ppo
@@ -116,6 +116,7 @@ PPO for RLHF in small, sure steps.
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
   serve-reward  give a reward's scores to other programs, over HTTP
+  evaluate      say whether a run got better: win rate by scorers it was not trained on, or by a judge
   compare       put trained models beside each other on held-out prompts, by a judge none was trained on
   report        write the report page of a run
   web           see runs in the browser while they go on
@@ -372,6 +373,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "reward-test": reward_test,
     "serve-reward": serve_reward,
     "compare": compare,
+    "evaluate": evaluate,
     "report": report,
     "web": web,
     "rate": rate,

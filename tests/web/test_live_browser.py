@@ -63,7 +63,7 @@ def test_every_picture_has_a_name_for_who_cannot_see_it(browser, runs):
     with serving("web", runs) as served:
         page, _ = open_page(browser, served.links[0])
         names = [svg.get_attribute("aria-label") for svg in page.get_by_role("img").all()]
-        assert len(names) == 10
+        assert len(names) == 12
         assert all(names)
         levels = [int(h.evaluate("e => e.tagName[1]")) for h in page.get_by_role("heading").all()]
         assert levels[0] == 1
