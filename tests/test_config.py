@@ -55,6 +55,9 @@ def test_no_retired_name_is_an_option():
         ({"reward": ("a:b",), "reward_weights": (1.0, 2.0)}, "1 rewards but 2 reward_weights"),
         ({"lora_r": 4, "adapter_name": "x"}, "give one of the two"),
         ({"prompt_template": "say it"}, "no {prompt} in it"),
+        ({"vllm_python": "env/bin/python"}, "used with engine='vllm'"),
+        ({"importance_level": "sequence"}, "acts only with importance_cap"),
+        ({"importance_cap": 0.0}, "must be greater than 0"),
     ],
 )
 def test_bad_values_are_one_clear_error(options, message):
@@ -94,3 +97,8 @@ def test_a_value_far_outside_gets_one_plain_sentence_that_says_why():
     assert len(found) == 3
     assert "learning_rate=0.001 is far above the 1e-06 recommended for 7B" in found[0]
     assert any(s.startswith("cliprange=0.9 lies outside 0.05-0.4") for s in found)
+
+
+def test_another_engine_without_a_correction_is_advised_on():
+    assert PPOConfig(engine="vllm", importance_cap=2.0).advice(10**9) == []
+    assert "set importance_cap=2" in PPOConfig(engine="vllm").advice(10**9)[0]

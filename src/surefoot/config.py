@@ -64,6 +64,8 @@ class PPOConfig(Options):
     """Recompute activations in the backward pass: about a third more time for much less memory."""
     offload_frozen: bool = False
     """Keep reference and reward models off the device while they are not asked: less memory, the same numbers."""
+    shard: bool = False
+    """Each of several processes keeps a share of all weights, gradients and moments (FSDP2) instead of all of them."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template."""
 
@@ -94,6 +96,14 @@ class PPOConfig(Options):
     """An answer ends at the token that completes any of these, as if it were an end of sequence."""
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end an answer, beside the model's own end-of-sequence ids."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What draws answers: the policy itself, or vLLM in a process of its own (docs/vllm.md)."""
+    vllm_python: str | None = None
+    """With engine="vllm": the Python of the environment that vLLM is installed in. None: the one that runs this."""
+    importance_cap: float | None = None
+    """What a token may count in the policy loss for being likelier than its sampler said. None: all count 1."""
+    importance_level: Literal["token", "sequence"] = "token"
+    """With importance_cap: whose likelihood counts, each token's or that of the whole answer."""
 
     # ------------------------------------------------------------------------------------------ Rewards
     reward: tuple[str, ...] = ()
@@ -300,6 +310,18 @@ class PPOConfig(Options):
                 f"value_model_name is used with critic='model', not critic={self.critic!r}",
             ),
             (
+                self.shard and self.offload_frozen,
+                "shard and offload_frozen each say where frozen weights are while nobody asks them: choose one",
+            ),
+            (
+                self.shard and self.engine == "vllm",
+                "engine='vllm' is handed whole weights, and shard keeps them in shares: leave one out",
+            ),
+            (
+                self.shard and self.eight_bit_adam,
+                "eight_bit_adam cannot read weights in shares: leave it or shard out",
+            ),
+            (
                 self.lora_r > 0 and self.adapter_name is not None,
                 "lora_r makes a new adapter and adapter_name starts from one: give one of the two",
             ),
@@ -310,6 +332,14 @@ class PPOConfig(Options):
             (
                 self.dual_clip is not None and self.dual_clip <= 1,
                 f"dual_clip={self.dual_clip} must be greater than 1 (usual: 3)",
+            ),
+            (
+                self.vllm_python is not None and self.engine != "vllm",
+                f"vllm_python is used with engine='vllm', not engine={self.engine!r}",
+            ),
+            (
+                self.importance_level != "token" and self.importance_cap is None,
+                f"importance_level={self.importance_level!r} acts only with importance_cap (usual: 2)",
             ),
             (
                 self.prompt_template is not None and "{" not in self.prompt_template,
@@ -350,6 +380,11 @@ class PPOConfig(Options):
             found.append(
                 f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
                 f"{size} parameters: expect no visible learning"
+            )
+        if self.engine == "vllm" and self.importance_cap is None:
+            found.append(
+                "engine='vllm' draws answers with other roundings than the policy is trained with, and nothing "
+                "corrects for it: set importance_cap=2"
             )
         for name, low, high, why in limits.BANDS:
             value = getattr(self, name)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from surefoot.ops.gae import gae, length_adaptive_lam
+from surefoot.ops.importance import importance_ratios, importance_weights
 from surefoot.ops.kl import token_rewards
 from surefoot.ops.masking import masked_scale, masked_whiten
 from surefoot.phases import ESTIMATES, stage
@@ -24,6 +25,8 @@ def estimate(
     bootstrap_truncated: bool = False,
     whiten_rewards: bool = False,
     whiten_advantages: bool = True,
+    importance_cap: float | None = None,
+    importance_level: str = "token",
     all_sum: AllSum = lambda x: x,
 ) -> Experience:
     """What each token was worth.
@@ -39,6 +42,9 @@ def estimate(
         bootstrap_truncated: continue cut-off responses with the critic's value of their last state.
         whiten_rewards: scale token rewards to variance 1 before estimating.
         whiten_advantages: shift and scale advantages to mean 0 and variance 1 over all counted tokens.
+        importance_cap: what a token may count at most for being likelier under the policy than under its sampler;
+            None: every token counts 1.
+        importance_level: token, or sequence: the likelihood of the whole response.
         all_sum: sums a tensor over all processes, so that whitening is global.
     """
     mask = rollout.response_mask
@@ -59,4 +65,12 @@ def estimate(
         _, returns = gae(rewards, values, mask, gamma, lam_critic, last_values)
     if whiten_advantages:
         advantages = masked_whiten(advantages, mask, all_sum)
-    return Experience(rollout=rollout, rewards=rewards, advantages=advantages, returns=torch.where(mask, returns, 0))
+    ratios = importance_ratios(rollout.old_logprobs, rollout.sampler_logprobs, mask, importance_level)
+    return Experience(
+        rollout=rollout,
+        rewards=rewards,
+        advantages=advantages,
+        returns=torch.where(mask, returns, 0),
+        ratios=ratios,
+        weights=importance_weights(ratios, importance_cap),
+    )

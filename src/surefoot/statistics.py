@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot.ops.importance import effective_share
 from surefoot.ops.kl import kl_estimate
 from surefoot.ops.masking import masked_mean, masked_moments
 from surefoot.runtime import Runtime
@@ -67,6 +68,7 @@ def step_statistics(
         _objective(experience, scores, prices, runtime, counted)
         | _update(experience, update, prices, runtime)
         | _values(experience, update, runtime)
+        | _sampler(experience, runtime)
         | _tokens(experience, runtime)
     )
 
@@ -146,6 +148,18 @@ def _values(experience: Experience, u: UpdateStats, runtime: Runtime) -> dict[st
         "ppo/val/var": float(values.variance),
         "ppo/val/var_explained": explained,
         "ppo/val/explained_variance": explained,
+    }
+
+
+def _sampler(experience: Experience, runtime: Runtime) -> dict[str, float]:
+    e, r = experience, experience.rollout
+    mask, total = r.response_mask, runtime.all_sum
+    gaps = torch.where(mask, r.old_logprobs - r.sampler_logprobs, 0).abs()
+    return {
+        "sampler/logprob_gap": float(masked_mean(gaps, mask, total)),
+        "sampler/logprob_gap_max": max(runtime.gather([float(gaps.max())])),
+        "sampler/effective_share": float(effective_share(e.ratios, mask, total)),
+        "sampler/weight": float(masked_mean(e.weights, mask, total)),
     }
 
 

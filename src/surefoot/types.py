@@ -146,12 +146,16 @@ class Experience:
         rewards: the score on the last token of each response, less the KL price of every token.
         advantages: what the policy learns from; whitened unless that is switched off.
         returns: what the critic learns, from the raw advantages.
+        ratios: policy over sampler, of each token or of its whole response; `weights`: what each token counts in the
+            policy's loss.
     """
 
     rollout: Rollout
     rewards: Float[Tensor, "B R"]
     advantages: Float[Tensor, "B R"]
     returns: Float[Tensor, "B R"]
+    ratios: Float[Tensor, "B R"]
+    weights: Float[Tensor, "B R"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def section(title: str) -> list[str]:
     return re.findall(r"^\| `([^`]+)`", body, re.M)
 
 
-STEP = [n for t in ("Divergence, score and price", "Update", "Critic", "Tokens", "Time, memory and counts")
+STEP = [n for t in ("Divergence, score and price", "Update", "Critic", "Tokens", "Sampler", "Time, memory and counts")
         for n in section(t)]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def widened(experience: Experience, left: int, right: int, poison: float) -> Exp
         **poisoned,
     )
     signal = {}
-    for name in ("rewards", "advantages", "returns"):
+    for name in ("rewards", "advantages", "returns", "ratios", "weights"):
         signal[name] = wide(torch.where(old.response_mask, getattr(experience, name), poison), poison)
     return Experience(rollout=rollout, **signal)
 

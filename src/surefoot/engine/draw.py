@@ -9,6 +9,11 @@ from torch import Tensor
 
 from surefoot.types import Sampling
 
+NOT_FINITE = (
+    "the policy's next-token distribution is not finite: its weights hold NaN or infinity. Go back to the last "
+    "checkpoint and lower learning_rate"
+)
+
 
 def uniforms(seed: int, count: int) -> list[float]:
     """The random numbers of one answer, one a token: a function of its seed and nothing else."""

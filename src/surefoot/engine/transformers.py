@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from surefoot.engine.cache import can_join, give_room, join, select, trim
-from surefoot.engine.draw import draw, uniforms
+from surefoot.engine.draw import NOT_FINITE, draw, uniforms
+from surefoot.engine.ends import finish_of
 from surefoot.engine.graph import FixedStep
 from surefoot.engine.weights import ready_for_decoding
 from surefoot.networks import same_numbers
@@ -193,13 +194,10 @@ class TransformersEngine:
         chosen, logprobs = draw(logits, numbers, sampling)
         for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
             if not math.isfinite(logprob):
-                raise FloatingPointError(
-                    "the policy's next-token distribution is not finite: its weights hold NaN or infinity. "
-                    "Go back to the last checkpoint and lower learning_rate"
-                )
+                raise FloatingPointError(NOT_FINITE)
             row.ids.append(token)
             row.logprobs.append(logprob)
-            row.finish = self._finish(row.ids, sampling)
+            row.finish = finish_of(row.ids, self._eos_ids, sampling, self._tokenizer)
 
     def _advanced(self, batch: _Batch) -> _Batch:
         """The batch after a pass over the newest token of every row."""
@@ -252,18 +250,6 @@ class TransformersEngine:
                 "another way and give their ids to step()"
             )
         return out.logits[:, -1].float(), filled
-
-    def _finish(self, ids: list[int], sampling: Sampling) -> FinishReason | None:
-        """Why an answer ends with the last of `ids`, if it does."""
-        if ids[-1] in self._eos_ids or ids[-1] in sampling.stop_token_ids:
-            return "stop"
-        if sampling.stop_strings:
-            # A token carries at least a byte: the last ones that could spell the longest stop are enough to look at.
-            window = ids[-(max(len(s.encode()) for s in sampling.stop_strings) + 4) :]
-            text = self._tokenizer.decode(window, skip_special_tokens=True)
-            if any(stop in text for stop in sampling.stop_strings):
-                return "stop"
-        return "length" if len(ids) == sampling.max_new_tokens else None
 
 
 def _first_pass(waiting: list[_Row], free: int, tokens: int) -> list[_Row]:

@@ -37,12 +37,13 @@ def policy_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float | None = None,
+    weights: Float[Tensor, "*shape"] | None = None,
 ) -> tuple[Float[Tensor, ""], PolicyDiagnostics]:
     """Sum over tokens of max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)), rho = exp(logprobs - old_logprobs).
 
     The log-ratio is held within 20, where exp would overflow and a gradient of 0 times infinity would be NaN.
     With `dual_clip` = c the loss of tokens with negative advantage is at most -A c, which also stops their gradient
-    beyond it (Ye et al. 2020).
+    beyond it (Ye et al. 2020). `weights` multiply each token's loss (`importance_weights`).
     """
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0).clamp(-20, 20)
     advantages = torch.where(mask, advantages, 0)
@@ -55,6 +56,8 @@ def policy_loss(
         ceiling = -advantages * dual_clip
         clipped = clipped | ((advantages < 0) & (loss > ceiling))
         loss = torch.where(advantages < 0, torch.minimum(loss, ceiling), loss)
+    if weights is not None:
+        loss = loss * torch.where(mask, weights, 0)
     d = log_ratio.detach()
     return torch.where(mask, loss, 0).sum(), PolicyDiagnostics(
         kl_k1=-d.sum(),

@@ -1,0 +1,156 @@
+"""A real vLLM behind the engine, from the environment that `make vllm` makes: it draws what the policy would draw."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import byte_id, tiny_llama, tiny_tokenizer
+
+from surefoot import PPOConfig, PPOTrainer
+from surefoot.callbacks import Callback
+from surefoot.engine.vllm import VLLMEngine, folder
+from surefoot.types import Sampling
+
+pytestmark = pytest.mark.vllm
+
+PYTHON = os.environ.get("SUREFOOT_VLLM_PYTHON", str(Path(__file__).parents[3] / ".vllm" / "bin" / "python"))
+TEXTS = [f"{'a longer one, ' * (i % 3)}prompt {i}" for i in range(96)]
+STEPS, ROWS = 3, 128
+
+
+@pytest.fixture(scope="module", autouse=True)
+def interpreter():
+    assert Path(PYTHON).exists(), f"there is no {PYTHON}: run `make vllm`, or leave these tests out (-m 'not vllm')"
+
+
+def model():
+    """Tied embeddings, and heads as wide as vLLM's kernels for CPUs want them."""
+    return tiny_llama(hidden_size=128, intermediate_size=128, tie_word_embeddings=True, initializer_range=0.08)
+
+
+def vowels(completions, **_):
+    return [float(sum(c.count(v) for v in "aeiou")) for c in completions]
+
+
+class Keep(Callback):
+    """Keeps the statistics, and kills the sampler after the first step where that is wanted."""
+
+    def __init__(self, kills):
+        self.steps, self._kills = [], kills
+
+    def on_step(self, trainer, stats, samples):
+        self.steps.append(dict(stats.scalars()))
+        if self._kills and len(self.steps) == 1:
+            os.kill(trainer.engine._child.pid, signal.SIGKILL)
+
+
+def run(engine, *, kills=False):
+    keep = Keep(kills)
+    options = {"vllm_python": PYTHON, "importance_cap": 2.0} if engine == "vllm" else {}
+    config = PPOConfig(
+        engine=engine, batch_size=ROWS, mini_batch_size=64, ppo_epochs=2, max_new_tokens=24, steps=STEPS,
+        learning_rate=3e-3, eval_prompts=0, seed=11, **options,
+    )  # fmt: skip
+    trainer = PPOTrainer(config, model(), None, tiny_tokenizer(), reward=vowels, dataset=TEXTS * 4, callbacks=[keep])
+    trainer.train()
+    return keep.steps, trainer
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    steps, trainer = run("vllm")
+    starts = trainer.engine.starts
+    trainer.engine.close()
+    return steps, starts, {n: p.detach().clone() for n, p in trainer.policy.named_parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:learning_rate")
+def test_three_steps_of_ppo_give_the_scores_and_the_divergence_of_the_other_engine(undisturbed):
+    steps, starts, _ = undisturbed
+    assert starts == 1
+    plain, _ = run("transformers")
+    for ours, theirs in zip(steps, plain, strict=True):
+        assert ours["sampler/logprob_gap_max"] < 1e-4
+        assert ours["sampler/effective_share"] == pytest.approx(1, abs=1e-6)
+        noise = ((ours["ppo/std_scores"] ** 2 + theirs["ppo/std_scores"] ** 2) / ROWS) ** 0.5
+        assert abs(ours["objective/scores"] - theirs["objective/scores"]) < 4 * noise
+    assert steps[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert steps[-1]["objective/kl_k3"] > 1e-3  # it has moved
+    assert steps[-1]["objective/kl_k3"] == pytest.approx(plain[-1]["objective/kl_k3"], rel=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:learning_rate")
+def test_a_run_whose_vllm_is_killed_goes_on_as_if_it_had_not_been(undisturbed):
+    steps, _, weights = undisturbed
+    again, trainer = run("vllm", kills=True)
+    assert trainer.engine.starts == 2
+    assert [s["objective/scores"] for s in again] == [s["objective/scores"] for s in steps]
+    for name, parameter in trainer.policy.named_parameters():
+        assert torch.allclose(parameter, weights[name], atol=1e-6)
+    trainer.engine.close()
+
+
+def moved(policy, seed):
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in policy.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+@torch.no_grad()
+def gaps(policy, queries, answers, temperature):
+    """How far each log-probability lies from the policy's own."""
+    found = []
+    for query, answer in zip(queries, answers, strict=True):
+        logits = policy(torch.tensor([[*query, *answer.token_ids]])).logits[0, len(query) - 1 : -1] / temperature
+        seen = logits.log_softmax(-1)[range(len(answer.token_ids)), list(answer.token_ids)]
+        found.append(float((seen - torch.tensor(answer.logprobs)).abs().max()))
+    return max(found)
+
+
+def listening(pid):
+    """Sockets that wait for somebody, of a process and all it has started."""
+    group = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and _group(p) == pid]
+    sockets = {os.readlink(f) for p in group for f in Path(f"/proc/{p}/fd").iterdir() if f.is_symlink()}
+    rows = [
+        line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
+    ]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+
+
+def _group(process):
+    try:
+        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[2])
+    except OSError:
+        return None
+
+
+def test_weights_tied_heads_temperature_and_stops_arrive(monkeypatch):
+    policy, tokenizer = model(), tiny_tokenizer()
+    sampler = VLLMEngine(policy, tokenizer, (2,), autocast=contextlib.nullcontext, python=PYTHON, context=256)
+    queries = [tokenizer(text)["input_ids"] for text in TEXTS[:12]]
+    how = Sampling(16, temperature=0.7, stop_token_ids=(byte_id("e"),), stop_strings=("a",))
+    first = sampler.generate(queries, range(12), how)
+    assert gaps(policy, queries, first, 0.7) < 1e-4
+    assert listening(sampler._child.pid) == []
+    for answer in first:
+        ends = answer.token_ids[-1] in (2, byte_id("e")) or "a" in str(answer)
+        assert answer.finish_reason == ("stop" if ends else "length")
+        assert not {2, byte_id("e")} & set(answer.token_ids[:-1])
+        assert "a" not in str(answer)[:-1]
+        assert len(answer.token_ids) == 16 or ends
+    assert {a.finish_reason for a in first} == {"stop", "length"}
+    assert [a.token_ids for a in sampler.generate(queries[:4], range(4), how)] == [a.token_ids for a in first[:4]]
+
+    moved(policy, 1)
+    assert gaps(policy, queries, sampler.generate(queries, range(12), how), 0.7) < 1e-4
+    assert sampler.starts == 1
+
+    monkeypatch.setattr(folder, "_tied", lambda *_: {})  # what vLLM itself makes of a folder with tied embeddings
+    moved(policy, 2)
+    assert gaps(policy, queries, sampler.generate(queries, range(12), how), 0.7) < 1e-4
+    assert sampler.starts == 2  # the canary saw the old head
+    sampler.close()
