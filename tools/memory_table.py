@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from surefoot.assemble import lora_config
 from surefoot.config import PPOConfig
-from surefoot.memory import GIB, Need, peak
+from surefoot.memory import GIB, Need, Work, peak
 from surefoot.models import states_per_piece
 from surefoot.needs import Shapes, need_of, work_of
 from surefoot.rehearsal import on_meta, with_adapter
@@ -39,21 +39,23 @@ SHAPES = {
 PROCESSES = (1, 8, 64)
 
 
-def need(size: str, *, lora_r: int, processes: int) -> Need:
-    """What one of so many processes takes; several hold the weights in shares."""
-    c = PPOConfig(**OPTIONS, lora_r=lora_r, shard=processes > 1)
+def need(size: str, *, lora_r: int) -> Need:
+    """What a run of one process takes, with every pass rehearsed."""
+    c = PPOConfig(**OPTIONS, lora_r=lora_r)
     adapter = lora_config(lora_r, c.lora_alpha) if lora_r else None
     policy, reference = (
         on_meta(lambda: AutoModelForCausalLM.from_config(SHAPES[size], dtype=torch.float32)) for _ in range(2)
     )
     shapes = Shapes(with_adapter(policy, adapter), reference=None if lora_r else reference)
-    limit = int(OPTIONS["max_tokens_per_microbatch"])
-    work = work_of(c, [PROMPT], limit, padded=True, processes=processes, scoring=SCORING_TOKENS_ON_GPU)
-    found = need_of(c, shapes, work, device=torch.device("cpu"), bfloat16=True, processes=processes)
-    output = dataclasses.replace(
-        found.output, states_per_piece=states_per_piece(found.output.vocabulary, torch.device("cuda"))
-    )
-    return dataclasses.replace(found, output=output, holes=0)
+    found = need_of(c, shapes, work(1), device=torch.device("cpu"), bfloat16=True)
+    pieces = states_per_piece(found.output.vocabulary, torch.device("cuda"))
+    return dataclasses.replace(found, output=dataclasses.replace(found.output, states_per_piece=pieces), holes=0)
+
+
+def work(processes: int) -> Work:
+    """A step's arithmetic on one of so many processes."""
+    c, limit = PPOConfig(**OPTIONS), int(OPTIONS["max_tokens_per_microbatch"])
+    return work_of(c, [PROMPT], limit, padded=True, processes=processes, scoring=SCORING_TOKENS_ON_GPU)
 
 
 def lines() -> Iterator[str]:
@@ -62,7 +64,8 @@ def lines() -> Iterator[str]:
     yield "| --- | --- | " + " | ".join("---:" for _ in PROCESSES) + " |"
     for size in SHAPES:
         for lora_r, what in ((0, "all weights"), (16, "LoRA, r = 16")):
-            stages = [peak(need(size, lora_r=lora_r, processes=n)) for n in PROCESSES]
+            alone = need(size, lora_r=lora_r)
+            stages = [peak(dataclasses.replace(alone, shares=n, work=work(n))) for n in PROCESSES]
             cells = (f"{stage.total / GIB:.0f} ({stage.name})" for stage in stages)
             yield f"| {size} | {what} | {' | '.join(cells)} |"
 

@@ -11,11 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surefoot.runtime import Runtime, patience
+from surefoot.runtime import Runtime, leave, patience
 from surefoot.terminal import EXIT_FAILED, EXIT_OK, complain
 
 MAX_FAILURES = 10
 """How often the workers are started again."""
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # a watchdog of Ray says this every second where there is no dashboard
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "Failed to query Ray Train Controller actor state",
+}
+"""For Ray, where nobody has set them otherwise; it reads them when it is imported."""
 
 Command = Callable[[Sequence[str]], int]
 
@@ -32,8 +39,10 @@ def run_on_ray(workers: int, command: Command, arguments: Sequence[str], output_
     Raises:
         ValueError: Ray is not installed, or the cluster is too small.
     """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError as error:
         raise ValueError(f"--ray needs Ray, which is not here ({error}): pip install 'surefoot[ray]'") from error
@@ -52,7 +61,7 @@ def run_on_ray(workers: int, command: Command, arguments: Sequence[str], output_
     )
     try:
         trainer.fit()
-    except RuntimeError as error:  # Ray's errors of training are such
+    except TrainingFailedError as error:
         complain(f"error: the workers were started again {MAX_FAILURES} times, and failed once more: {error}")
         return EXIT_FAILED
     return EXIT_OK
@@ -62,26 +71,17 @@ def _connect(workers: int) -> bool:
     """Joins the cluster at RAY_ADDRESS, or begins one on this machine; whether the workers are to have a GPU each.
 
     Raises:
-        ValueError: the cluster has no room for so many, now or later.
+        ValueError: the cluster has no room for so many, and Ray would wait for it without end.
     """
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not ray.is_initialized():
-        own = {} if os.environ.get("RAY_ADDRESS") else _own_cluster(workers)
-        ray.init(**own)
+        own = {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
+        ray.init(**({} if os.environ.get("RAY_ADDRESS") else own))
     there = ray.cluster_resources()
     if there.get("CPU", 0) < workers:
         raise ValueError(f"--ray {workers}: the cluster has {there.get('CPU', 0):g} cores, and a worker takes one")
     return bool(there.get("GPU", 0) >= workers)
-
-
-def _own_cluster(workers: int) -> dict[str, Any]:
-    return {
-        "num_cpus": max(workers, os.cpu_count() or 1),
-        "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
-    }
 
 
 def _work(given: Mapping[str, Any]) -> None:
@@ -96,3 +96,4 @@ def _work(given: Mapping[str, Any]) -> None:
     with runtime.everybodys():
         if code != EXIT_OK:
             raise RuntimeError(f"worker {runtime.rank} ended with exit code {code}; its own words are above")
+    leave()  # Ray keeps the process for a while

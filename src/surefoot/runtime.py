@@ -29,7 +29,7 @@ class Runtime:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=patience())
             )
-            atexit.register(_leave)  # a group that is still open when Python ends may abort the process
+            atexit.register(leave)  # a group that is still open when Python ends may abort the process
         self.rank = dist.get_rank() if self.world_size > 1 else 0
         self._peers = _watched(self.rank, self.world_size) if self.world_size > 1 else None
 
@@ -199,7 +199,8 @@ def _watched(rank: int, world_size: int) -> Peers:
     return _peers
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Says goodbye to the other processes; nothing is done together after that."""
     if _peers is not None:
         _peers.close()
     if dist.is_initialized():
