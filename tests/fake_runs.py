@@ -1,6 +1,5 @@
 """A run without a model: statistics, evaluations and a trainer that hands them out."""
 
-import contextlib
 from contextlib import nullcontext
 
 import torch
