@@ -97,7 +97,7 @@ class FakeTrainer:
     def __init__(self, step_stats=None, **options):
         self.config = PPOConfig(**({"batch_size": 4, "mini_batch_size": 2, "num_generations": 2} | options))
         self.prompts = tuple(Prompt(f"prompt {i}", (i + 1,), index=i) for i in range(5))
-        self.reward, self.runtime, self.models = FakeReward(), FakeRuntime(), FakeModels()
+        self.reward, self.gold, self.runtime, self.models = FakeReward(), None, FakeRuntime(), FakeModels()
         self.policy = torch.nn.Linear(2, 2)
         self.total_steps, self.folder, self.progress, self.stop = 100, None, Progress(), StopSwitch()
         self.given = None

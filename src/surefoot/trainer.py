@@ -28,12 +28,14 @@ from surefoot.ops.seeds import derive_seed
 from surefoot.phases import SAMPLING, SCORING, stage
 from surefoot.progress import Progress
 from surefoot.recorder import Recorder
+from surefoot.references import reference_scores_of
 from surefoot.resuming import identity_of, read_options, restore_trainer, save_trainer
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
 from surefoot.saving import save_critic, save_policy
 from surefoot.setup import (
+    gold_of,
     kl_controller_of,
     load_data,
     load_everything,
@@ -55,6 +57,7 @@ from surefoot.threads import warn_of_spinning
 from surefoot.tracking import RunFolder, find_tracker
 from surefoot.types import Experience, Prompt, Rollout, StepStats
 from surefoot.update import update
+from surefoot.watch.run import RunWatch
 
 __all__ = ["Callback", "Evaluation", "PPOTrainer", "TrainResult"]
 
@@ -68,6 +71,7 @@ class PPOTrainer:
         ref_model: the frozen reference. None: the policy as it starts.
         tokenizer: the policy's.
         reward: for `train`: a function, a reward model, "module:function", a folder, or a list of these.
+        gold: the same, of better scorers that nothing is trained on; they score the evaluations.
         value_model: a model of its own for the critic (any transformers model, for instance the reward model).
         dataset, eval_dataset: for `train`: a file, a hub name, rows, texts or a `datasets` object.
         optimizer: an optimizer over the policy's parameters (the critic's are added to it), or a function that makes
@@ -92,6 +96,7 @@ class PPOTrainer:
         tokenizer: Any = None,
         *,
         reward: Any = None,
+        gold: Any = None,
         value_model: Any = None,
         dataset: Any = None,
         eval_dataset: Any = None,
@@ -126,7 +131,10 @@ class PPOTrainer:
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.engine = TransformersEngine(self.policy, tokenizer, self.end_ids, autocast=self.models.sampling)
         self.reward = None if reward is None else reward_of(config, reward, tokenizer, self.policy)
-        self._frozen = offload_of(config, self.models, self.reward)
+        self.gold = gold_of(config, gold, tokenizer, self.policy)
+        self._frozen = offload_of(config, self.models, self.reward, self.gold)
+        self.references = reference_scores_of(config, self.models, tokenizer, self.end_ids, self.reward)
+        self.watch = RunWatch(config.watch)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
@@ -372,13 +380,14 @@ class PPOTrainer:
     @functools.cached_property
     def identity(self) -> Mapping[str, str]:
         """Digests of what never changes in a run: frozen weights, reward models, prompts."""
-        return identity_of(self.models, self.reward, self.prompts, self.eval_prompts)
+        return identity_of(self.models, self.reward, self.gold, self.prompts, self.eval_prompts)
 
     def stateful(self) -> dict[str, Any]:
         """The parts that have a state of their own."""
         parts = {"progress": self.progress, "kl_controller": self.kl_controller, "score_scaler": self.score_scaler,
                  "stop_rules": self.stop_rules, "faults": self.faults}  # fmt: skip
-        return parts if self.lr_scheduler is None else parts | {"lr_scheduler": self.lr_scheduler}
+        more = {"lr_scheduler": self.lr_scheduler, "references": self.references}
+        return parts | {name: part for name, part in more.items() if part is not None}
 
     steps_done: int = property(lambda self: self.progress.steps)  # type: ignore[assignment]
     episodes_done: int = property(lambda self: self.progress.episodes)  # type: ignore[assignment]
