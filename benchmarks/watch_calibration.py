@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import mini_gao
 from benchmarks.report import table
-from surefoot.evaluate.watch import Look, Signals, gold_fall, signals
+from surefoot.watch import Look, Signals, gold_fall, signals
 
 ANSWERS = 64
 OVER, CONTROL = 0.2, 0.05

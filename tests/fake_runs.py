@@ -1,6 +1,7 @@
 """A run without a model: statistics, evaluations and a trainer that hands them out."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import torch
 
@@ -97,9 +98,10 @@ class FakeTrainer:
     def __init__(self, step_stats=None, **options):
         self.config = PPOConfig(**({"batch_size": 4, "mini_batch_size": 2, "num_generations": 2} | options))
         self.prompts = tuple(Prompt(f"prompt {i}", (i + 1,), index=i) for i in range(5))
-        self.reward, self.runtime, self.models = FakeReward(), FakeRuntime(), FakeModels()
+        self.reward, self.gold, self.runtime, self.models = FakeReward(), None, FakeRuntime(), FakeModels()
         self.policy = torch.nn.Linear(2, 2)
         self.total_steps, self.folder, self.progress, self.stop = 100, None, Progress(), StopSwitch()
+        self.presence = SimpleNamespace(asking_rewards=nullcontext)
         self.given = None
         self._stats = stats() if step_stats is None else step_stats
 
@@ -111,9 +113,6 @@ class FakeTrainer:
         return [
             Completion(f"{p.index}.{k}", (1,), (0.0,), "stop") for p in prompts for k in range(num_return_sequences)
         ]
-
-    def asking_rewards(self):
-        return nullcontext()
 
     def step(self, queries, responses, scores):
         self.given = ([q.index for q in queries], list(map(str, responses)), list(scores))

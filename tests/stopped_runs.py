@@ -27,6 +27,14 @@ KINDS = {
     },
     "an optimizer and a scheduler of one's own": {"own": True, "patience": 9, "target_reward": 1e9},
     "passes as large as fit": {"max_tokens_per_microbatch": "auto"},
+    "a KL price raised where gold falls, scores beside the reference's": {
+        "gold": lambda completions, trainer_state, **_: [-float(trainer_state.global_step)] * len(completions),
+        "watch": "raise_kl", "eval_prompts": 8, "reward_shaping": "sigmoid", "horizon": 20.0,
+    },
+    "an end where gold falls, with the best model": {
+        "gold": lambda completions, trainer_state, **_: [-abs(trainer_state.global_step - 4.0)] * len(completions),
+        "watch": "stop_and_restore", "eval_prompts": 8, "keep_checkpoints": 2, "reward_shaping": "center", "lora_r": 2,
+    },
 }  # fmt: skip
 SCALED = {"use_score_scaling": True, "horizon": 20.0, "save_every": 2}
 
@@ -43,7 +51,9 @@ def seed_everything(seed):
     torch.manual_seed(seed)
 
 
-def make(folder, *, own=False, q_only=False, reward=noisy, callbacks=(), model=None, dataset=TEXTS, **changes):
+def make(
+    folder, *, own=False, q_only=False, reward=noisy, gold=None, callbacks=(), model=None, dataset=TEXTS, **changes
+):
     options = {"learning_rate": 1e-3, "batch_size": 4, "mini_batch_size": 2, "ppo_epochs": 2, "max_new_tokens": 5,
                "steps": 6, "seed": 3, "eval_prompts": 2, "eval_every": 2, "save_every": 1, "keep_checkpoints": 9,
                "output_dir": None if folder is None else str(folder)}  # fmt: skip
@@ -52,8 +62,8 @@ def make(folder, *, own=False, q_only=False, reward=noisy, callbacks=(), model=N
     if own:
         parts["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         parts["lr_scheduler"] = torch.optim.lr_scheduler.ExponentialLR(parts["optimizer"], 0.8)
-    return PPOTrainer(PPOConfig(**(options | changes)), model, None, tiny_tokenizer(), reward=reward, dataset=dataset,
-                      callbacks=callbacks, **parts)  # fmt: skip
+    return PPOTrainer(PPOConfig(**(options | changes)), model, None, tiny_tokenizer(), reward=reward, gold=gold,
+                      dataset=dataset, callbacks=callbacks, **parts)  # fmt: skip
 
 
 class KilledError(Exception):

@@ -55,6 +55,37 @@ def test_a_schedule_does_not_listen_to_the_divergence(kind, middle):
     close(values[1], quarter)
 
 
+def test_a_raised_price_stays_raised_and_a_target_comes_down_with_it():
+    controller = AdaptiveKL(0.2, 0.3, 10_000.0, final_target=0.1, total_episodes=40)
+    controller.raise_price(2.0)
+    close(controller.value, 0.4)
+    close(controller.target, 0.15)
+    controller.update(0.15, 20)  # on its target: the price stays, the target moves on its course
+    close(controller.value, 0.4)
+    close(controller.target, 0.1)
+    scheduled = ScheduledKL(0.5, 0.1, "linear", 0.1, 40)
+    scheduled.update(0.0, 20)
+    scheduled.raise_price(3.0)
+    close(scheduled.value, 0.9)
+    scheduled.update(0.0, 20)
+    close(scheduled.value, 0.3)
+    close(scheduled.target, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "fixed", "linear"])
+def test_a_raised_price_is_saved_and_a_state_from_before_prices_could_be_raised_is_read(kind):
+    options = OPTIONS | {"final_value": 0.1 if kind == "linear" else None, "total_episodes": 100}
+    first, again, old = (make_kl_controller(kind, **options) for _ in range(3))
+    plain = first.state_dict()
+    first.raise_price(2.0)
+    first.update(6.0, 10)
+    again.load_state_dict(first.state_dict())
+    assert (again.value, again.target) == (first.value, first.target)
+    assert set(plain) < set(first.state_dict())
+    old.load_state_dict(plain)
+    assert (old.value, old.target) == (0.2, 6.0)
+
+
 @pytest.mark.parametrize("make", [
     lambda: AdaptiveKL(0.2, 0.3, 100.0, final_target=0.1, total_episodes=200),
     lambda: ScheduledKL(0.5, 0.1, "cosine", 0.1, 200),

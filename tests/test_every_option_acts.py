@@ -18,6 +18,10 @@ GIANT = """calls = iter(range(1000))
 def reward_func(text):
     return 1e30 if next(calls) in (12, 13) else float(len(text))
 """  # in the second step: the squared error of these values is infinite
+FALLING = """calls = iter(range(1000))
+def reward_func(completions, **_):
+    return [-float(next(calls))] * len(completions)
+"""  # one less at every evaluation
 CONSTANT = "def reward_func(text):\n    return 1.0\n"
 
 # option -> (what both runs have beside the base, the value that only the second run has); {folder} is filled in
@@ -47,6 +51,14 @@ ACTS = {
     "importance_level": ({"importance_cap": 2.0}, "sequence"),
     "reward": ({}, ("{folder}/constant.py",)),
     "reward_weights": ({}, (2.0,)),
+    "gold": ({}, ("{folder}/constant.py",)),
+    "reward_ensemble": ({"reward": ("{folder}/vowels.py", "{folder}/constant.py")}, "min"),
+    "uncertainty_coef": (
+        {"reward": ("{folder}/vowels.py", "{folder}/constant.py"), "reward_ensemble": "uncertainty"},
+        2.0,
+    ),
+    "reward_shaping": ({}, "sigmoid"),
+    "length_penalty": ({}, 0.5),
     "missing_eos_penalty": ({"stop_token_ids": tuple(range(6, 90))}, 1.0),
     "overlong_filter": ({}, True),
     "use_score_scaling": ({}, True),
@@ -96,6 +108,7 @@ ACTS = {
     "target_reward": ({}, -100.0),
     "target_reward_evals": ({"target_reward": -100.0, "eval_every": 1}, 3),
     "patience": ({"reward": ("{folder}/constant.py",), "eval_every": 1}, 1),
+    "watch": ({"gold": ("{folder}/falling.py",), "eval_prompts": 8, "eval_every": 1}, "stop_and_restore"),
     "save_every": ({}, 1),
     "keep_checkpoints": ({"save_every": 1}, 3),
     "log_with": ({}, "tensorboard"),
@@ -126,6 +139,7 @@ def world(tmp_path_factory):
     adapted.save_pretrained(folder / "adapter")
     (folder / "vowels.py").write_text(VOWELS)
     (folder / "giant.py").write_text(GIANT)
+    (folder / "falling.py").write_text(FALLING)
     (folder / "constant.py").write_text(CONSTANT)
     (folder / "template.jinja").write_text(CHAT_TEMPLATE.replace("<|im_start|>", "@"))
     rows = {

@@ -101,6 +101,40 @@ def test_a_score_that_fell_is_told_as_a_fall(tmp_path):
     assert "fell by 4.00 (95 % interval over the same 2 prompts: 3.00 to 5.00), from 6.00 to 2.00." in text.text
 
 
+def watched_run(path, words="gold fell"):
+    """Three evaluations: the score rises, gold peaks at the second, whose model is the one that was saved."""
+    folder = RunFolder(path)
+    folder.start(PPOConfig(model_name="tiny"), ["surefoot", "ppo"])
+    for step, (score, gold) in enumerate([(1.0, 1.0), (2.0, 4.0), (3.0, 2.0)]):
+        if step:
+            stats = StepStats({"step": step, "episode": 8 * step, "ppo/mean_scores": score})
+            folder.log_step(stats, [], with_samples=False)
+        rows = [an_answer(row, score + row, gold=gold + row, golds={"judge": gold + row}) for row in (0, 1)]
+        metrics = {"eval/score": score + 0.5, "eval/score_std": 0.5, "eval/gold": gold + 0.5, "eval/gold_std": 0.5,
+                   "eval/gold/judge": gold + 0.5, "eval/kl": float(step)}  # fmt: skip
+        alarm = {"sign": "gold", "words": words, "prompts": [1, 0], "done": "stop_and_restore"}
+        folder.log_evaluation(step, 8 * step, metrics, rows, [alarm] if step == 2 else [])
+    folder.finish("watch: gold fell", {"model_step": 1})
+    return path
+
+
+def test_gold_is_told_beside_the_score_of_the_model_that_was_saved(tmp_path):
+    page = report_of(watched_run(tmp_path))
+    assert "The evaluation score rose by 1.00" in page.text
+    assert "Gold rose by 3.00 (95 % interval over the same 2 prompts: 3.00 to 3.00), from 1.50 to 4.50." in page.text
+    assert "After step 1" in page.text.replace("Afterstep", "After step")
+    assert "Model saved of step 1, the best by gold" in page.text.replace("savedof", "saved of")
+    assert "Step 2: gold fell; the run ends. Look at these samples: prompts 1, 0." in page.text
+    labels = [value for name, value in page.attributes if name == "aria-label"]
+    assert {"Gold", "Score and gold"} <= set(labels)
+
+
+def test_what_an_alarm_quotes_stays_text(tmp_path):
+    page = report_of(watched_run(tmp_path, words="<script>alert(1)</script>"))
+    assert "script" not in page.tags
+    assert "Step 2: <script>alert(1)</script>; the run ends" in page.text
+
+
 def test_no_interval_is_made_from_samples_that_are_not_all_of_an_evaluation(tmp_path):
     folder = RunFolder(tmp_path)
     folder.start(PPOConfig(), [])

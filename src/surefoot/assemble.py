@@ -60,9 +60,11 @@ def assemble(
 
 
 def lora_config(r: int, alpha: int) -> Any:
-    """A LoRA adapter on every linear layer, without dropout."""
+    """A LoRA adapter on every linear layer, without dropout; None where the rank is 0."""
     from peft import LoraConfig
 
+    if r == 0:
+        return None
     return LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
 
 

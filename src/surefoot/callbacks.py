@@ -8,29 +8,44 @@ from typing import Any
 from surefoot.types import StepStats
 
 SampleRecord = dict[str, Any]
-"""One answer in words: step, prompt, response, score, scores (by reward), kl, length, finish_reason, row."""
+"""One answer in words: step, prompt, response, score, scores (by reward), kl, entropy, length, finish_reason, row.
+
+Where there is gold an evaluation's have also gold, golds (by scorer)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One look at the fixed evaluation prompts: metrics under "eval/...", and every answer."""
+    """One look at the fixed evaluation prompts.
+
+    Attributes:
+        metrics: under "eval/...".
+        samples: every answer.
+        alarms: what the watch says of it: sign, words (which may quote an answer), prompts to look at, what is done.
+    """
 
     step: int
     episode: int
     metrics: Mapping[str, float]
     samples: Sequence[SampleRecord] = field(repr=False)
+    alarms: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def score(self) -> float:
         """The mean score."""
         return self.metrics["eval/score"]
 
+    @property
+    def gold(self) -> float | None:
+        """The mean by the better scorers; None where there are none."""
+        return self.metrics.get("eval/gold")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """How a run ended.
 
-    `reason` begins with its rule: finished, target_reward, patience, kl_ceiling, callback, or stopped (by a signal).
+    `reason` begins with its rule: finished, target_reward, patience, kl_ceiling, watch, callback, or stopped (by a
+    signal). `model_step`: of which step the saved model is; None where none was saved.
     """
 
     reason: str
@@ -38,6 +53,7 @@ class TrainResult:
     episodes: int
     evaluations: Sequence[Evaluation] = field(repr=False)
     run_folder: Path | None = None
+    model_step: int | None = None
 
 
 class Callback:

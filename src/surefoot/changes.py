@@ -24,6 +24,7 @@ MAY_CHANGE: Mapping[str, str] = {
     "target_reward": "when the run ends",
     "target_reward_evals": "when the run ends",
     "patience": "when the run ends",
+    "watch": "when the run ends",
     "on_fault": "what becomes of what is not finite",
     "max_skipped_updates": "when the run ends",
     "eval_every": "when the run is looked at",
@@ -40,7 +41,8 @@ MAKES_ANOTHER_RUN = frozenset(
         "precision", "chat_template", "dataset", "eval_dataset", "eval_prompts", "prompt_column",
         "prompt_template", "max_prompt_tokens", "overlong_prompts", "num_generations", "max_new_tokens",
         "temperature", "stop_strings", "stop_token_ids", "engine", "importance_cap", "importance_level",
-        "reward", "reward_weights", "missing_eos_penalty",
+        "reward", "reward_weights", "gold", "reward_ensemble", "uncertainty_coef", "reward_shaping",
+        "length_penalty", "missing_eos_penalty",
         "overlong_filter", "use_score_scaling", "use_score_norm", "score_clip", "whiten_rewards",
         "init_kl_coef", "kl_penalty", "kl_placement", "kl_controller", "target_kl", "final_target_kl",
         "final_kl_coef", "horizon", "early_stop_kl", "batch_size", "mini_batch_size",
@@ -53,7 +55,7 @@ MAKES_ANOTHER_RUN = frozenset(
 )  # fmt: skip
 """Options whose change alters what is computed from here on, or what was computed so far."""
 
-STOP_OPTIONS = ("steps", "total_episodes", "kl_ceiling", "target_reward", "target_reward_evals", "patience")
+STOP_OPTIONS = ("steps", "total_episodes", "kl_ceiling", "target_reward", "target_reward_evals", "patience", "watch")
 """Options that decide when a run ends: one of them changed, and a run that had ended may go on."""
 
 _LENGTH = ("steps", "total_episodes")
@@ -85,13 +87,18 @@ def changes_between(stored: Mapping[str, Any], config: PPOConfig) -> list[Change
 
 
 def makes_another_run(change: Change, config: PPOConfig) -> bool:
-    """Whether a run with this change would compute something else; its length counts where a schedule follows it."""
+    """Whether a run with this change would compute something else.
+
+    Its length counts where a schedule follows it, the watch where it moves the KL price.
+    """
     if change.name in _LENGTH:
         return (
             config.lr_schedule != "constant"
             or config.kl_controller in ("linear", "cosine")
             or config.final_target_kl is not None
         )
+    if change.name == "watch":
+        return "raise_kl" in (change.old, change.new)
     return change.name not in MAY_CHANGE
 
 

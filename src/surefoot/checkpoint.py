@@ -40,11 +40,12 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A checkpoint in a run folder: its place, its step, and the score of the evaluation at that step."""
+    """A checkpoint in a run folder: its place, its step, and score and gold of the evaluation at that step."""
 
     path: Path
     step: int
     score: float | None
+    gold: float | None = None
 
 
 # ------------------------------------------------------------------------------------------ writing
@@ -324,23 +325,49 @@ def whole_ones(folder: Path) -> list[Saved]:
     found = []
     for step, path in steps_in(folder).items():
         try:
-            found.append(Saved(path, step, read_manifest(path).get("score")))
+            manifest = read_manifest(path)
         except CheckpointError:
             continue
+        found.append(Saved(path, step, manifest.get("score"), manifest.get("gold")))
     return found
 
 
+def best_first(found: Sequence[Saved]) -> list[Saved]:
+    """Those of an evaluation, the best first: by gold where any has gold, else by score; of equals the earliest."""
+    golds = [saved for saved in found if saved.gold is not None]
+    if golds:
+        return sorted(golds, key=lambda saved: (-float(saved.gold or 0.0), saved.step))
+    scored = [saved for saved in found if saved.score is not None]
+    return sorted(scored, key=lambda saved: (-float(saved.score or 0.0), saved.step))
+
+
+def best_valid(folder: Path, warn: Callable[[str], object]) -> Saved | None:
+    """The best checkpoint of a run that is as it was written; None where none is of an evaluation.
+
+    Args:
+        folder: where the run keeps them.
+        warn: is told of every damaged one that would have been better.
+    """
+    for saved in best_first(whole_ones(folder)):
+        try:
+            verify(saved.path)
+        except CheckpointError as error:
+            warn(f"{error}; the next best is taken")
+            continue
+        return saved
+    return None
+
+
 def retain(folder: Path, keep: int) -> None:
-    """Deletes what is older than the newest `keep` whole checkpoints, but never the one with the best score.
+    """Deletes what is older than the newest `keep` whole checkpoints, but never the best one (see `best_first`).
 
     The list is made anew from the disk each time. Only folders with a checkpoint's name and manifest are touched; a
     damaged one is left for a person to look at.
     """
     found = whole_ones(folder)
-    scored = [saved for saved in found if saved.score is not None]
-    best = max(scored, key=lambda saved: (saved.score, -saved.step), default=None)
+    best = best_first(found)[:1]
     for saved in found[: -max(keep, 2)]:
-        if saved != best:
+        if saved not in best:
             doomed = folder / f"{_DOOMED}{saved.path.name}"
             shutil.rmtree(doomed, ignore_errors=True)
             saved.path.rename(doomed)

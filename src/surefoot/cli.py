@@ -283,7 +283,8 @@ def reward_test(arguments: Sequence[str]) -> int:
         from surefoot.rewards import make_reward
         from surefoot.rewardtest import first_prompts, try_rewards
 
-        reward = make_reward(list(config.reward), config.reward_weights)
+        how: dict[str, Any] = {"ensemble": config.reward_ensemble, "uncertainty_coef": config.uncertainty_coef}
+        reward = make_reward(list(config.reward), config.reward_weights, **how)
         prompts = first_prompts(config, given.rows)
     _, tables = try_rewards(reward, prompts)
     console().print(tables)

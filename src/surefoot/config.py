@@ -110,6 +110,16 @@ class PPOConfig(Options):
     """What scores an answer: module:function, file.py:function, a classifier's folder or hub name, or an address."""
     reward_weights: tuple[float, ...] = ()
     """One weight a reward, in the same order. Empty: every weight is 1."""
+    gold: tuple[str, ...] = ()
+    """Better scorers, in the forms of reward, that nothing is trained on: they score every evaluation. See watch."""
+    reward_ensemble: Literal["sum", "mean", "min", "uncertainty"] = "sum"
+    """How weighted rewards become one: sum, mean, worst case (min), or mean less uncertainty_coef times variance."""
+    uncertainty_coef: float = 0.5
+    """With reward_ensemble="uncertainty": price of the variance between the rewards of one answer."""
+    reward_shaping: Literal["none", "center", "sigmoid"] = "none"
+    """center: less what an answer of the reference to the same prompt scores. sigmoid: that, between 0 and 1 (PAR)."""
+    length_penalty: float = 0.0
+    """Subtracted from an answer's score for each of its tokens, after scaling and clipping."""
     missing_eos_penalty: float = 0.0
     """Subtracted from the score of an answer that was cut off before its end."""
     overlong_filter: bool = False
@@ -224,10 +234,12 @@ class PPOConfig(Options):
     """...for so many evaluations in a row."""
     patience: int | None = None
     """End the run after so many evaluations without a better score. None: never."""
+    watch: Literal["off", "warn", "raise_kl", "stop_and_restore"] = "warn"
+    """Over-optimisation: warn in words; or, where gold falls, double the KL price, or stop and save the best model."""
     save_every: int = 10
     """Steps between checkpoints: what a kill may cost (a signal saves). 0: only at the end."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that are kept; the one with the best evaluation score is kept beside them."""
+    """Newest checkpoints that are kept; the best evaluation's, by gold where there is gold, is kept beside them."""
     output_dir: str | None = None
     """Folder of the run. None: the step API writes nothing, the command line makes runs/<model>-<time>."""
     log_with: str | None = None
@@ -314,6 +326,10 @@ class PPOConfig(Options):
                 "shard and offload_frozen each say where frozen weights are while nobody asks them: choose one",
             ),
             (
+                self.shard and self.reward_shaping != "none",
+                "reward_shaping asks the reference for answers, and shard keeps it in shares: leave one out",
+            ),
+            (
                 self.shard and self.engine == "vllm",
                 "engine='vllm' is handed whole weights, and shard keeps them in shares: leave one out",
             ),
@@ -328,6 +344,23 @@ class PPOConfig(Options):
             (
                 bool(self.reward_weights) and len(self.reward_weights) != len(self.reward),
                 f"{len(self.reward)} rewards but {len(self.reward_weights)} reward_weights: give one weight for each",
+            ),
+            (
+                len(self.reward) == 1 and self.reward_ensemble != "sum",
+                f"reward_ensemble={self.reward_ensemble!r} needs several rewards, and there is one: leave it out",
+            ),
+            (
+                bool(set(self.gold) & set(self.reward)),
+                f"gold={min({*self.gold} & {*self.reward}, default='')!r} is the reward that PPO is trained on, so "
+                "it cannot say whether the model got better or only better scored: name another scorer",
+            ),
+            (
+                self.eval_prompts == 0 and bool(self.gold),
+                "gold scores evaluations, and eval_prompts=0 switches them off: leave one of the two out",
+            ),
+            (
+                self.eval_prompts == 0 and self.watch in ("raise_kl", "stop_and_restore"),
+                f"watch={self.watch!r} acts on evaluations, and eval_prompts=0 switches them off: leave one out",
             ),
             (
                 self.dual_clip is not None and self.dual_clip <= 1,

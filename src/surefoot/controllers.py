@@ -22,6 +22,10 @@ class KLController(Protocol):
         """Takes the divergence of a step (in the target's unit) and how many answers it was measured on."""
         ...
 
+    def raise_price(self, factor: float) -> None:
+        """Multiplies the coefficient from here on."""
+        ...
+
     def state_dict(self) -> dict[str, float]:
         """Everything needed to go on exactly."""
         ...
@@ -52,6 +56,7 @@ class AdaptiveKL:
         self._horizon = horizon
         self._total_episodes = total_episodes
         self._episodes = 0
+        self._raised = 1.0
 
     def update(self, kl: float, episodes: int) -> None:
         """Moves the coefficient by at most a fifth of itself every `horizon` episodes, then the target."""
@@ -60,18 +65,26 @@ class AdaptiveKL:
         self._episodes += episodes
         self._move_target()
 
+    def raise_price(self, factor: float) -> None:
+        """Multiplies the coefficient and divides the target: with the target as it was, it would go back down."""
+        self.value *= factor
+        self._raised *= factor
+        self._move_target()
+
     def _move_target(self) -> None:
+        target = self._first_target
         if self._final_target is not None and self._total_episodes:
             done = min(self._episodes / self._total_episodes, 1.0)
-            self.target = self._first_target + done * (self._final_target - self._first_target)
+            target = self._first_target + done * (self._final_target - self._first_target)
+        self.target = target / self._raised
 
     def state_dict(self) -> dict[str, float]:
-        """Coefficient and episodes seen."""
-        return {"value": self.value, "episodes": self._episodes}
+        """Coefficient, episodes seen, and what the price was multiplied by, if it was."""
+        return {"value": self.value, "episodes": self._episodes, **_if_raised(self._raised)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Goes on from a saved state."""
-        self.value, self._episodes = state["value"], int(state["episodes"])
+        self.value, self._episodes, self._raised = state["value"], int(state["episodes"]), state.get("raised", 1.0)
         self._move_target()
 
 
@@ -93,28 +106,42 @@ class ScheduledKL:
         self._shape = shape
         self._total_episodes = total_episodes
         self._episodes = 0
+        self._raised = 1.0
 
     def update(self, kl: float, episodes: int) -> None:
         """Moves along the schedule, whatever the divergence was."""
         self._episodes += episodes
         self._move()
 
+    def raise_price(self, factor: float) -> None:
+        """Multiplies the coefficient, here and on the rest of its course."""
+        self._raised *= factor
+        self._move()
+
     def _move(self) -> None:
+        self.value = self._raised * self._course()
+
+    def _course(self) -> float:
         if self._shape == "fixed" or not self._total_episodes:
-            return
+            return self._first
         left = 1 - min(self._episodes / self._total_episodes, 1.0)
         if self._shape == "cosine":
             left = 0.5 * (1 - math.cos(math.pi * left))
-        self.value = self._final + left * (self._first - self._final)
+        return self._final + left * (self._first - self._final)
 
     def state_dict(self) -> dict[str, float]:
-        """Episodes seen; the coefficient follows from them."""
-        return {"episodes": self._episodes}
+        """Episodes seen, and what the price was multiplied by, if it was; the coefficient follows from them."""
+        return {"episodes": self._episodes, **_if_raised(self._raised)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Goes on from a saved state."""
-        self._episodes = int(state["episodes"])
+        self._episodes, self._raised = int(state["episodes"]), state.get("raised", 1.0)
         self._move()
+
+
+def _if_raised(factor: float) -> dict[str, float]:
+    """Nothing for 1, so that what was saved before prices could be raised is as good as ever."""
+    return {} if factor == 1 else {"raised": factor}
 
 
 def make_kl_controller(

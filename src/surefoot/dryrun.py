@@ -71,7 +71,7 @@ def dry_run(trainer: Any) -> DryRunReport:
     The trainer's weights are changed by that step; nothing is written.
 
     Raises:
-        ValueError: prompts or rewards are missing, or a reward gave no usable score.
+        ValueError: prompts or rewards are missing, or a reward, or gold, gave no usable score.
     """
     if trainer.reward is None or not trainer.prompts:
         raise ValueError("a dry run needs dataset and reward")
@@ -82,8 +82,10 @@ def dry_run(trainer: Any) -> DryRunReport:
     marks = [time.perf_counter()]
     answers = trainer.generate(prompts, num_return_sequences=c.num_generations)
     marks.append(time.perf_counter())
-    with trainer.asking_rewards():
+    with trainer.presence.asking_rewards():
         scores = trainer.reward(repeated, answers).scores
+        if trainer.gold is not None:
+            trainer.gold(repeated, answers)  # where it fails, it fails now and not at the first evaluation
     marks.append(time.perf_counter())
     stats = trainer.step(repeated, answers, scores)
     marks.append(time.perf_counter())

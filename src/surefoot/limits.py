@@ -35,6 +35,8 @@ RANGES: Mapping[str, tuple[float, float, bool]] = {  # option -> lowest, highest
     "max_new_tokens": (1, 1e9, False),
     "temperature": (0, 100, True),
     "importance_cap": (0, 1e6, True),
+    "uncertainty_coef": (0, 1e9, False),
+    "length_penalty": (0, 1e9, False),
     "missing_eos_penalty": (0, 1e9, False),
     "score_clip": (0, math.inf, True),
     "init_kl_coef": (0, 1e6, False),

@@ -16,6 +16,7 @@ from rich.text import Text
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
 from surefoot.display import visible
 from surefoot.types import StepStats
+from surefoot.watch.rules import told
 
 ROWS: Sequence[tuple[str, str, str, str]] = (
     ("score", "objective/scores", "", "mean of this batch"),
@@ -32,6 +33,8 @@ ROWS: Sequence[tuple[str, str, str, str]] = (
     ("speed", "time/tokens_per_second", "", "tokens per second"),
 )
 """Name, statistic, unit and meaning of what the table shows."""
+GOLD = ("gold", "eval/gold", "", "a better scorer, on the same prompts; nothing is trained on it")
+_ALARMS_SHOWN = 3
 
 
 class LiveView(Callback):
@@ -48,6 +51,7 @@ class LiveView(Callback):
         self.first: dict[str, float] = {}
         self.now: dict[str, float] = {}
         self._sample: SampleRecord | None = None
+        self._alarms: list[str] = []
         self._total: int | None = None
         self._seconds: deque[float] = deque(maxlen=20)
         self._last = time.monotonic()
@@ -84,6 +88,7 @@ class LiveView(Callback):
         if not self._seconds:
             self._last = time.monotonic()  # the evaluation before the first step says nothing about a step
         self._take(evaluation.metrics)
+        self._alarms += [f"step {evaluation.step}: {told(alarm)}" for alarm in evaluation.alarms]
         self._show(self._evaluation_line(evaluation))
         return None
 
@@ -101,6 +106,7 @@ class LiveView(Callback):
             parts += [Text(), _labelled("prompt", self._sample["prompt"], width, end=True)]
             parts.append(_labelled("answer", self._sample["response"], width))
             parts.append(_labelled("its score", f"{short(self._sample['score'])}", width))
+        parts += [Text(visible(words), style="yellow") for words in self._alarms[-_ALARMS_SHOWN:]]
         return Group(*parts)
 
     def _take_earlier(self, trainer: Any) -> None:
@@ -111,6 +117,7 @@ class LiveView(Callback):
                 self._take({name: x for name, x in numbers.items() if isinstance(x, int | float)})
         for evaluation in trainer.progress.evaluations:
             self._take(evaluation.metrics)
+            self._alarms += [f"step {evaluation.step}: {told(alarm)}" for alarm in evaluation.alarms]
         self.now["step"] = float(trainer.progress.steps)
 
     def _take(self, numbers: Mapping[str, float]) -> None:
@@ -138,10 +145,14 @@ class LiveView(Callback):
         table.add_column("first", justify="right", no_wrap=True, style="dim")
         table.add_column("", no_wrap=True, overflow="ellipsis", style="dim")
         target = self.now.get("objective/target_kl")
-        for label, name, unit, meaning in ROWS:
+        for label, name, unit, meaning in self._rows():
             aim = f"; target {target:g}" if target is not None and name == "objective/kl_per_token" else ""
             table.add_row(label, short(self.now.get(name), unit), short(self.first.get(name), unit), meaning + aim)
         return table
+
+    def _rows(self) -> Sequence[tuple[str, str, str, str]]:
+        """With gold it takes the place of the last and least row: twelve numbers are enough for a table."""
+        return ROWS if "eval/gold" not in self.now else (*ROWS[:2], GOLD, *ROWS[2:-1])
 
     def time_left(self) -> str:
         """In words, from the last steps with their evaluations; empty before the first step."""
@@ -164,12 +175,14 @@ class LiveView(Callback):
         )
 
     def _evaluation_line(self, evaluation: Evaluation) -> str:
-        m, first = evaluation.metrics, self.first["eval/score"]
-        return (
-            f"evaluation at step {evaluation.step}: score {short(m['eval/score'])} (first {short(first)})"
-            f"  KL {short(m.get('eval/kl_per_token'))}/token  length {short(m.get('eval/length'))},"
-            f" {short(m.get('eval/eos_rate'), '%')} finished"
+        m, first = evaluation.metrics, self.first
+        gold = f"  gold {short(m['eval/gold'])} (first {short(first.get('eval/gold'))})" if "eval/gold" in m else ""
+        line = (
+            f"evaluation at step {evaluation.step}: score {short(m['eval/score'])}"
+            f" (first {short(first['eval/score'])}){gold}  KL {short(m.get('eval/kl_per_token'))}/token"
+            f"  length {short(m.get('eval/length'))}, {short(m.get('eval/eos_rate'), '%')} finished"
         )
+        return "\n".join([line, *(visible(f"  watch: {told(alarm)}") for alarm in evaluation.alarms)])
 
 
 # ------------------------------------------------------------------------------------------ the end of a run
@@ -179,7 +192,8 @@ def closing(result: TrainResult, width: int) -> RenderableType:
     """Before -> after on the evaluation prompts, and five of them with both answers."""
     if len(result.evaluations) < 2:
         return Text("There were no evaluations to compare (eval_prompts or eval_dataset).")
-    before, after = result.evaluations[0], result.evaluations[-1]
+    before = result.evaluations[0]
+    after = next((e for e in reversed(result.evaluations) if e.step == result.model_step), result.evaluations[-1])
     earlier = {sample["row"]: sample for sample in before.samples}
     pairs = [(earlier[s["row"]], s) for s in after.samples if s["row"] in earlier][:5]
     parts: list[RenderableType] = [_comparison(before, after)]
@@ -192,7 +206,7 @@ def closing(result: TrainResult, width: int) -> RenderableType:
 def _comparison(before: Evaluation, after: Evaluation) -> Table:
     """One row a metric; ± is the half width of a 95% confidence interval over the evaluation prompts."""
     rewards = [n for n in after.metrics if n.startswith("eval/rewards/") and n.count("/") == 2]
-    rows = [("score", "eval/score", "")]
+    rows = [("score", "eval/score", ""), *([("gold", "eval/gold", "")] if "eval/gold" in after.metrics else [])]
     rows += [(f"  {visible(n.rpartition('/')[2])}", n, "") for n in rewards if len(rewards) > 1]
     rows += [("KL per token", "eval/kl_per_token", ""), ("answer length", "eval/length", "")]
     rows.append(("finished answers", "eval/eos_rate", "%"))

@@ -74,6 +74,11 @@ def load_value_model(name: str, *, device: torch.device) -> nn.Module:
     return model.to(device)
 
 
+def device_of(model: Any) -> torch.device:
+    """Where a model's weights are; the CPU for what is no model."""
+    return next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
+
+
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every id that ends a sequence, as generation config, model config and tokenizer name them."""
     found: set[int] = set()

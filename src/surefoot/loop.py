@@ -1,7 +1,7 @@
 """The whole loop around a trainer's `generate` and `step`: prompts, rewards, evaluations, checkpoints, stop rules."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -14,13 +14,17 @@ from surefoot.phases import SCORING, stage
 from surefoot.progress import Progress
 from surefoot.prompts import PromptOrder
 from surefoot.recorder import Recorder, sample_records
+from surefoot.resuming import restore_weights
 from surefoot.rewards import RewardMix
+from surefoot.rewards.ensemble import shaped
+from surefoot.rewards.mix import MixedScores
 from surefoot.rollout import Response, collect
 from surefoot.setup import sampling_of
 from surefoot.snapshot import generator_states, restore_generators
 from surefoot.statistics import evaluation_metrics, reward_statistics
 from surefoot.stopping import STOPPED
-from surefoot.types import Prompt, StepStats
+from surefoot.types import Completion, Prompt, StepStats
+from surefoot.watch.rules import RAISE
 
 _collect = stage(SCORING)(collect)
 
@@ -46,6 +50,11 @@ def check_ready(trainer: Any) -> None:
             f"{len(trainer.eval_prompts)} evaluation prompts are too few for {processes} processes: raise "
             "eval_prompts, or set it to 0"
         )
+    if trainer.gold is not None and not trainer.eval_prompts:
+        raise ValueError("gold scores evaluations, and there are no evaluation prompts: give some, or leave gold out")
+    trainer.watch.check(
+        gold=trainer.gold is not None, prompts=len(trainer.eval_prompts), folder=trainer.folder is not None
+    )
 
 
 class Loop:
@@ -70,13 +79,25 @@ class Loop:
             closing = self._closing(reason)
         except AbandonedError as asked:
             closing, reason = [], f"{STOPPED}{asked}"  # all steps are done; it goes on with this evaluation alone
-        return self._recorder.end(reason, [*self._trainer.progress.evaluations, *closing])
+        evaluations = [*self._trainer.progress.evaluations, *closing]
+        return self._recorder.end(reason, evaluations, self._brought_back(reason, evaluations))
+
+    def _brought_back(self, reason: str, evaluations: Sequence[Evaluation]) -> int:
+        """The step whose weights the models have now: where the watch restores, that of the best evaluation."""
+        trainer = self._trainer
+        if not trainer.watch.restores(reason, evaluations):
+            return int(trainer.progress.steps)
+        saved = self._recorder.best_checkpoint()
+        if saved is None:
+            return int(trainer.progress.steps)
+        restore_weights(trainer, saved.path)
+        return saved.step
 
     def _until_the_end(self) -> str:
         trainer, recorder, rules = self._trainer, self._recorder, self._trainer.stop_rules
         reward: RewardMix = trainer.reward
         c, progress = trainer.config, trainer.progress
-        reason = self._evaluated() or rules.standing(progress.steps)
+        reason = self._evaluated() or rules.standing(progress.steps) or trainer.watch.reason(progress.evaluations)
         while reason is None:
             before = self._state()
             with self._undone_on_failure(before):
@@ -85,12 +106,15 @@ class Loop:
                 repeated = [p for p in prompts for _ in range(c.num_generations)]
                 began = time.perf_counter()
                 reward.set_step(progress.steps)
-                with trainer.asking_rewards(), trainer.stop.may_be_left():
+                with trainer.presence.asking_rewards(), trainer.stop.may_be_left():
                     scored = reward(repeated, responses)
+                    measured = {} if trainer.references is None else trainer.references.of(prompts, reward)
                 seconds = time.perf_counter() - began
             with self._undone_when_left(before):
-                stats = trainer.step(repeated, responses, scored.scores)
-            stats = StepStats({**stats, **reward_statistics(scored.parts, scored.metrics), "time/score": seconds})
+                scores, numbers = self._shaped(repeated, scored.scores, measured)
+                stats = trainer.step(repeated, responses, scores)
+            numbers |= reward_statistics(scored.parts, scored.metrics)
+            stats = StepStats({**stats, **numbers, "time/score": seconds})
             rollout = trainer.last_experience.rollout
             asked = recorder.step(stats, sample_records(progress.steps, repeated, responses, scored, rollout))
             reason = rules.after_step(progress.steps, stats["objective/kl_per_token"]) or asked
@@ -107,6 +131,19 @@ class Loop:
         mine: list[Prompt] = trainer.runtime.share([trainer.prompts[i] for i in chosen])
         return mine
 
+    def _shaped(
+        self, prompts: Sequence[Prompt], scores: Sequence[float], measured: Mapping[int, float]
+    ) -> tuple[Sequence[float], dict[str, float]]:
+        """Scores beside those of the reference's answers, where that is asked for, and what is logged of these."""
+        trainer = self._trainer
+        if trainer.references is None:
+            return scores, {}
+        trainer.references.keep(measured, trainer.runtime)
+        beside = [trainer.references.known[p.index] for p in prompts]
+        both = zip(scores, beside, strict=True)
+        mean = sum(beside) / len(beside)
+        return [shaped(s, r, trainer.config.reward_shaping) for s, r in both], {"rewards/reference_score": mean}
+
     # ------------------------------------------------------------------------------------------ evaluations
     def _evaluated(self) -> str | None:
         """Evaluates where that is due and was not done, tells everybody, and asks the stop rules."""
@@ -114,9 +151,15 @@ class Loop:
         if not self._lacks_evaluation() or progress.steps % trainer.config.eval_every:
             return None
         found = evaluation_of(trainer, self._undone_on_failure(self._state()))
+        found = trainer.watch.seen(found, progress.evaluations)
         progress.evaluations.append(found)
+        if trainer.watch.raises(found):
+            trainer.kl_controller.raise_price(RAISE)
         asked = self._recorder.evaluation(found)
-        return trainer.stop_rules.after_evaluation(found.score) or asked
+        reason = trainer.stop_rules.after_evaluation(found.score) or trainer.watch.reason(progress.evaluations)
+        if trainer.watch.keeps(progress.evaluations):
+            self._recorder.checkpoint()
+        return reason or asked
 
     def _closing(self, reason: str) -> list[Evaluation]:
         """The evaluation at the end where none was due: told, but no part of the state that a run goes on from."""
@@ -127,6 +170,7 @@ class Loop:
             found = evaluation_of(self._trainer, self._trainer.runtime.together())
         finally:
             restore_generators(generators)
+        found = self._trainer.watch.seen(found, self._trainer.progress.evaluations, acts=False)
         self._recorder.evaluation(found)
         return [found]
 
@@ -136,7 +180,9 @@ class Loop:
     # ------------------------------------------------------------------------------------------ failures
     def _state(self) -> dict[str, Any]:
         """What sampling and scoring move; the weights they leave alone."""
-        return {"progress": self._trainer.progress.state_dict(), "generators": generator_states()}
+        references = self._trainer.references
+        known = {} if references is None else {"references": references.state_dict()}
+        return {"progress": self._trainer.progress.state_dict(), "generators": generator_states(), **known}
 
     @contextmanager
     def _undone_on_failure(self, before: dict[str, Any]) -> Iterator[None]:
@@ -167,6 +213,8 @@ class Loop:
         progress: Progress = self._trainer.progress
         progress.load_state_dict(before["progress"])
         restore_generators(before["generators"])
+        if "references" in before:
+            self._trainer.references.load_state_dict(before["references"])
 
 
 @torch.no_grad()
@@ -186,9 +234,18 @@ def evaluation_of(trainer: Any, scoring: AbstractContextManager[Any]) -> Evaluat
             Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
         ]
         ids = [list(p.token_ids) for p in mine]
-        with trainer.asking_rewards(), trainer.stop.may_be_left():
+        with trainer.presence.asking_rewards(), trainer.stop.may_be_left():
             scored = trainer.reward(mine, answers)
-        with trainer.passes(), trainer.frozen_models():
+            gold = _gold(trainer, mine, answers)
+        with trainer.presence.passes(), trainer.presence.frozen():
             rollout, _ = _collect(trainer.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty)
-    samples = trainer.runtime.gather(sample_records(progress.steps, mine, answers, scored, rollout))
+    samples = trainer.runtime.gather(sample_records(progress.steps, mine, answers, scored, rollout, gold))
     return Evaluation(progress.steps, progress.episodes, evaluation_metrics(samples), samples)
+
+
+def _gold(trainer: Any, prompts: Sequence[Prompt], answers: Sequence[Completion]) -> MixedScores | None:
+    if trainer.gold is None:
+        return None
+    trainer.gold.set_step(trainer.progress.steps)
+    found: MixedScores = trainer.gold(prompts, answers)
+    return found

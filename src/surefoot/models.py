@@ -93,7 +93,7 @@ class ActorCritic:
         self.critic = critic
         self.reference = reference
         self.device = next(policy.parameters()).device
-        self._bfloat16 = bfloat16
+        self.bfloat16 = bfloat16
         critic.to(self.device)
         trained = [policy, *([critic.trunk] if isinstance(critic, ValueModel) else [])]
         for module in {id(m): m for m in (policy, critic, reference.model)}.values():
@@ -208,7 +208,7 @@ class ActorCritic:
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which passes are computed."""
-        return arithmetic(self.device, bfloat16=self._bfloat16)
+        return arithmetic(self.device, bfloat16=self.bfloat16)
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[None]:

@@ -39,9 +39,10 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Everything, as plain values."""
         told = [
-            {"step": e.step, "episode": e.episode, "metrics": dict(e.metrics), "samples": list(e.samples)}
+            {"step": e.step, "episode": e.episode, "metrics": dict(e.metrics), "samples": list(e.samples),
+             "alarms": [dict(alarm) for alarm in e.alarms]}
             for e in self.evaluations
-        ]
+        ]  # fmt: skip
         return {**{name: getattr(self, name) for name in _COUNTERS}, "evaluations": told}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from surefoot import checkpoint
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
+from surefoot.checkpoint import Saved
 from surefoot.config import PPOConfig
 from surefoot.progress import Progress
 from surefoot.prompts.pieces import token_texts
@@ -18,6 +20,7 @@ from surefoot.runtime import Runtime
 from surefoot.statistics import sequence_kl
 from surefoot.tracking import RunFolder, Tracker, make_tracker
 from surefoot.types import Completion, Prompt, Rollout, StepStats
+from surefoot.watch.run import best_of
 
 _LOG = logging.getLogger("surefoot")
 
@@ -99,7 +102,7 @@ class Recorder:
         """Records an evaluation; a reason to stop where a callback asks for it."""
         if self._writes is not None:
             samples = self._spelled(found.samples, EVALUATED_BY_TOKEN)
-            self._writes.log_evaluation(found.step, found.episode, found.metrics, samples)
+            self._writes.log_evaluation(found.step, found.episode, found.metrics, samples, found.alarms)
         _forget_tokens(found.samples)
         if self._tracker is not None:
             self._tracker.log(found.metrics, found.step)
@@ -121,6 +124,17 @@ class Recorder:
             if runtime.is_main:
                 checkpoint.retain(self._folder.checkpoints, self._trainer.config.keep_checkpoints)
 
+    def best_checkpoint(self) -> Saved | None:
+        """The best one in the run folder that is as it was written, the same on every process."""
+        if self._folder is None:
+            return None
+        seen, runtime = [], self._trainer.runtime
+        with runtime.together():
+            if runtime.is_main:
+                seen = [checkpoint.best_valid(self._folder.checkpoints, _LOG.warning)]
+        found: Saved | None = runtime.gather(seen)[0]
+        return found
+
     def rescue(self) -> None:
         """Writes a checkpoint because the run is about to fail; if that fails too, the first error matters more."""
         if self._folder is None or not self._trainer.progress.steps:
@@ -133,16 +147,19 @@ class Recorder:
         if self._trainer.runtime.is_main:
             _LOG.warning("everything up to step %d is saved in %s", self._trainer.progress.steps, self._folder.path)
 
-    def end(self, reason: str, evaluations: Sequence[Evaluation]) -> TrainResult:
-        """Writes the models, closes everything, and tells the callbacks."""
+    def end(self, reason: str, evaluations: Sequence[Evaluation], model_step: int) -> TrainResult:
+        """Writes the models, which are those of `model_step`, closes everything, and tells the callbacks."""
         trainer, path = self._trainer, None if self._folder is None else self._folder.path
         if path is not None:
             trainer.save_model(path / "model")
         if self._writes is not None:
-            self._writes.finish(reason)
+            self._writes.finish(reason, {"model_step": model_step, **_gold_in(evaluations)})
         if self._tracker is not None:
             self._tracker.finish()
-        result = TrainResult(reason, trainer.progress.steps, trainer.progress.episodes, tuple(evaluations), path)
+        steps, episodes = trainer.progress.steps, trainer.progress.episodes
+        result = TrainResult(
+            reason, steps, episodes, tuple(evaluations), path, model_step if path is not None else None
+        )
         for callback in self._callbacks:
             callback.on_end(trainer, result)
         return result
@@ -168,14 +185,34 @@ class Recorder:
         return self._folder if self._trainer.runtime.is_main else None
 
 
+def _gold_in(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Gold at the first, the best and the last evaluation that has it."""
+    known = [e for e in evaluations if e.gold is not None]
+    if not known:
+        return {}
+    best = best_of(known)
+    told = {
+        name: {"step": e.step, "gold": e.gold}
+        for name, e in (("first", known[0]), ("best", best), ("last", known[-1]))
+    }
+    return {"gold": told}
+
+
 def sample_records(
-    step: int, prompts: Sequence[Prompt], answers: Sequence[Completion], scored: MixedScores, rollout: Rollout
+    step: int,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Completion],
+    scored: MixedScores,
+    rollout: Rollout,
+    gold: MixedScores | None = None,
 ) -> list[SampleRecord]:
     """Every answer in words, with its scores, its divergence from the reference in nats, and its length in tokens.
 
-    A conversation is kept as one beside the text that the policy read.
+    A conversation is kept as one beside the text that the policy read. `entropy` is the policy's, in nats a token.
     """
-    divergence = sequence_kl(rollout.kl, rollout.response_mask).tolist()
+    mask = rollout.response_mask
+    divergence = sequence_kl(rollout.kl, mask).tolist()
+    entropies = (torch.where(mask, rollout.entropies, 0).sum(-1) / mask.sum(-1).clamp(min=1)).tolist()
     return [
         {
             "step": step,
@@ -184,9 +221,11 @@ def sample_records(
             "score": scored.scores[i],
             "scores": {name: values[i] for name, values in scored.parts.items()},
             "kl": divergence[i],
+            "entropy": entropies[i],
             "length": len(answer.token_ids),
             "finish_reason": answer.finish_reason,
             "row": prompt.index,
+            **({} if gold is None else {"gold": gold.scores[i], "golds": {n: v[i] for n, v in gold.parts.items()}}),
         }
         | ({"messages": [dict(message) for message in prompt.messages]} if prompt.messages else {})
         | (_token_numbers(answer, rollout.kl[i]) if i < EVALUATED_BY_TOKEN else {})

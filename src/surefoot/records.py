@@ -43,9 +43,14 @@ class RunRecords:
     @property
     def reason(self) -> str | None:
         """Why its run ended; None where it did not."""
+        return str(self.result["reason"]) if self.result else None
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Why its run ended and what was known then; empty where it did not."""
         if not self._result.is_file():
-            return None
-        return str(json.loads(self._result.read_text(encoding="utf-8"))["reason"])
+            return {}
+        return _restore(json.loads(self._result.read_text(encoding="utf-8")))
 
     @property
     def lines(self) -> int:
@@ -57,7 +62,7 @@ class RunRecords:
         return list(read_lines(self._metrics))
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """The evaluations on record, oldest first: step, episode, metrics."""
+        """The evaluations on record, oldest first: step, episode, metrics, and alarms where there were any."""
         return list(read_lines(self._evaluations))
 
     def read_samples(self, kind: str, step: int) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from surefoot.models import REWARD_ADAPTER, ActorCritic
 from surefoot.progress import Progress
 from surefoot.rewards import RewardMix
 from surefoot.runtime import Runtime
-from surefoot.sharding import parts_of_all
+from surefoot.sharding import cut_like, parts_of_all
 from surefoot.snapshot import (
     generator_states,
     pack,
@@ -72,8 +72,8 @@ def save_trainer(trainer: Resumable, path: str | Path) -> None:
     tensors, state = pack(trainer.models.trainable(), trainer.optimizer, trainer.stateful())
     state["generators"] = runtime.gather([generator_states()])
     evaluation = progress.evaluated()
-    score = evaluation.score if evaluation is not None and math.isfinite(evaluation.score) else None
-    about = {"step": progress.steps, "world_size": runtime.world_size, "score": score}
+    score, gold = (None, None) if evaluation is None else (_finite(evaluation.score), _finite(evaluation.gold))
+    about = {"step": progress.steps, "world_size": runtime.world_size, "score": score, "gold": gold}
     with runtime.together():
         if runtime.is_main:
             state["config"] = plain(stored_options(trainer.config), "config")
@@ -108,6 +108,23 @@ def _write_in_shares(
         with runtime.together():
             if runtime.is_main:
                 finish(folder, path, files, text, about)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+@torch.no_grad()
+def restore_weights(trainer: Resumable, path: str | Path) -> None:
+    """Puts the trained weights of a checkpoint into the models; optimizer, counters and all else stay as they are.
+
+    Raises:
+        ValueError: not a checkpoint.
+    """
+    with trainer.runtime.together():
+        tensors, _, _ = read_checkpoint(path)
+        for name, parameter in trainer.models.trainable().items():
+            parameter.copy_(cut_like(tensors[name], parameter))
 
 
 def restore_trainer(
@@ -151,19 +168,25 @@ def read_options(path: str | Path) -> tuple[PPOConfig, dict[str, str]]:
 
 # ------------------------------------------------------------------------------------------ the same run
 def identity_of(
-    models: ActorCritic, reward: RewardMix | None, prompts: Sequence[Prompt], eval_prompts: Sequence[Prompt]
+    models: ActorCritic,
+    reward: RewardMix | None,
+    gold: RewardMix | None,
+    prompts: Sequence[Prompt],
+    eval_prompts: Sequence[Prompt],
 ) -> dict[str, str]:
-    """A digest of everything that is given and never changes: frozen weights, reward models, prompts."""
+    """A digest of everything that is given and never changes: frozen weights, reward and gold models, prompts."""
     trained = {id(p) for p in models.trainable().values()}
     named = models.policy.named_parameters()
     frozen = {n: p for n, p in named if id(p) not in trained and f".{REWARD_ADAPTER}_" not in n}
     if models.reference.model is not models.policy:
         frozen |= {f"reference.{name}": p for name, p in models.reference.model.named_parameters()}
     found = {"reference": weights_digest(frozen)}
-    for name, part in ({} if reward is None else reward.rewards).items():
+    scorers = {f"{kind} {name}": part for kind, mix in (("reward", reward), ("gold", gold)) if mix is not None
+               for name, part in mix.rewards.items()}  # fmt: skip
+    for name, part in scorers.items():
         model = getattr(part, "model", None)
         if isinstance(model, nn.Module) and not trained & {id(p) for p in model.parameters()}:
-            found[f"reward {name}"] = weights_digest(dict(model.named_parameters()))
+            found[name] = weights_digest(dict(model.named_parameters()))
     return found | {"dataset": prompts_digest(prompts), "eval_dataset": prompts_digest(eval_prompts)}
 
 

@@ -215,7 +215,10 @@ def _conclude(screen: "Console", result: "TrainResult", folder: Path, reason: st
     write_card(folder)
     say(screen, f"\nThe run ended after {result.steps} steps: {reason}\n")
     screen.print(closing(result, screen.width))
-    say(screen, f"\nfolder    {folder}\nmodel     {folder / 'model'}")
+    earlier = (
+        f" (of step {result.model_step}: the best by gold)" if result.model_step not in (None, result.steps) else ""
+    )
+    say(screen, f"\nfolder    {folder}\nmodel     {folder / 'model'}{earlier}")
     say(screen, f"report    {write_report(folder)}")
 
 

@@ -14,14 +14,12 @@ from surefoot.eightbit import eight_bit_adam
 from surefoot.loading import load_adapter, load_policy, load_tokenizer, load_value_model
 from surefoot.minibatches import Passes
 from surefoot.models import ActorCritic
-from surefoot.offload import Offloaded, frozen_models
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
 from surefoot.rewards import RewardMix, make_reward
-from surefoot.rewards.sharing import SharedClassifier
 from surefoot.runtime import Runtime, cpu_has_bfloat16
-from surefoot.sharding import Shares, layer_names
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
 from surefoot.update import Losses
+from surefoot.watch.run import RunWatch
 
 _LOG = logging.getLogger("surefoot")
 _CLASSIC = {"pad_token_id", "eos_token_id", "return_prompt", "min_length", "batch_size", "length_sampler"}
@@ -66,7 +64,8 @@ def load_everything(c: PPOConfig) -> dict[str, Any]:
     for name in ("model_name", "dataset", "reward"):
         if not getattr(c, name):
             raise ValueError(f"{name} is missing: the whole loop needs model_name, dataset and reward")
-    return load_parts(c, {"reward": list(c.reward)}, prompts=True)
+    RunWatch(c.watch).check(gold=bool(c.gold), prompts=c.eval_prompts, folder=True)  # before anything is loaded
+    return load_parts(c, {"reward": list(c.reward), "gold": list(c.gold) or None}, prompts=True)
 
 
 def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict[str, Any]:
@@ -100,7 +99,21 @@ def load_parts(c: PPOConfig, given: Mapping[str, Any], *, prompts: bool) -> dict
 
 def reward_of(c: PPOConfig, reward: Any, tokenizer: Any, policy: Any) -> RewardMix:
     """The rewards that were given, weighted; where samples may be dropped, scores that are not finite are left out."""
-    mix = make_reward(reward, c.reward_weights, special_tokens=tokenizer.all_special_tokens, policy=policy)
+    how: dict[str, Any] = {"ensemble": c.reward_ensemble, "uncertainty_coef": c.uncertainty_coef}
+    mix = make_reward(reward, c.reward_weights, special_tokens=tokenizer.all_special_tokens, policy=policy, **how)
+    if c.on_fault == "drop_sample":
+        mix.leave_out_what_is_not_finite()
+    return mix
+
+
+def gold_of(c: PPOConfig, gold: Any, tokenizer: Any, policy: Any) -> RewardMix | None:
+    """The better scorers that were given; of several the mean. None where there are none."""
+    if gold is None:
+        return None
+    many = isinstance(gold, list | tuple) and len(gold) > 1
+    mix = make_reward(
+        gold, special_tokens=tokenizer.all_special_tokens, policy=policy, ensemble="mean" if many else "sum"
+    )
     if c.on_fault == "drop_sample":
         mix.leave_out_what_is_not_finite()
     return mix
@@ -136,25 +149,6 @@ def make_optimizer(c: PPOConfig, models: ActorCritic, optimizer: Any) -> torch.o
         rate = {} if c.critic_learning_rate is None else {"lr": c.critic_learning_rate}
         optimizer.add_param_group({"params": missing, **rate})
     return optimizer
-
-
-def offload_of(c: PPOConfig, models: ActorCritic, reward: RewardMix | None) -> Offloaded | None:
-    """The frozen models that leave between stages, where that was asked for."""
-    if not c.offload_frozen:
-        return None
-    own = None if models.reference.model is models.policy else models.reference.model
-    return Offloaded(frozen_models(own, reward.rewards.values() if reward else ()))
-
-
-def shares_of_rewards(runtime: Runtime, reward: RewardMix | None) -> list[Shares]:
-    """The frozen reward models that have weights of their own, each cut into shares."""
-    models = frozen_models(None, reward.rewards.values() if reward else ())
-    return [Shares(runtime, [m], layer_names(m)) for m in models if not isinstance(m, SharedClassifier)]
-
-
-def on_its_base(reward: RewardMix) -> bool:
-    """Whether a reward is an adapter on the policy's own base."""
-    return any(isinstance(getattr(r, "model", None), SharedClassifier) for r in reward.rewards.values())
 
 
 def kl_controller_of(c: PPOConfig, total_steps: int | None) -> KLController:
@@ -201,7 +195,10 @@ def sampling_of(c: PPOConfig, options: Mapping[str, Any]) -> Sampling:
 def shape_scores(
     c: PPOConfig, scores: Tensor, rollout: Rollout, scaler: ScoreScaler, all_sum: AllSum, counted: Tensor
 ) -> Tensor:
-    """Scales and clips scores, then fines answers without an end (on their last token where scores are per token).
+    """Scales and clips scores, then fines answers for a missing end and for their length.
+
+    Fines stand on the last token where scores are per token. That for length is the linear one of Park et al. 2024,
+    "Disentangling Length from Quality in Direct Preference Optimization": score - alpha |answer|.
 
     `counted` is False where a row has no score.
     """
@@ -211,7 +208,7 @@ def shape_scores(
         scores = scaler(scores, counted, all_sum)
     if c.score_clip is not None:
         scores = scores.clamp(-c.score_clip, c.score_clip)
-    fine = c.missing_eos_penalty * rollout.truncated
+    fine = c.missing_eos_penalty * rollout.truncated + c.length_penalty * rollout.lengths
     if scores.ndim == 1:
         return scores - fine
     last = torch.arange(scores.shape[1], device=scores.device) == rollout.lengths[:, None] - 1

@@ -206,8 +206,8 @@ def reward_statistics(parts: Mapping[str, Sequence[float | None]], metrics: Mapp
 
 
 def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics of an evaluation from its answers: score, divergence, length, ends, and the mean of each reward."""
-    columns = {name: torch.tensor([float(s[name]) for s in samples]) for name in ("score", "kl", "length")}
+    """Metrics of an evaluation from its answers: score, gold, divergence, entropy, length, ends, and means."""
+    columns = {name: torch.tensor([float(s[name]) for s in samples]) for name in ("score", "kl", "length", "entropy")}
     has_score = columns["score"].isfinite()  # with on_fault=drop_sample an answer may have no score
     score = masked_moments(columns["score"], has_score)
     found = {
@@ -215,11 +215,30 @@ def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]
         "eval/score_std": float(score.variance.sqrt()),
         "eval/kl": float(columns["kl"].mean()),
         "eval/kl_per_token": float(columns["kl"].sum() / columns["length"].sum()),
+        "eval/entropy": float((columns["entropy"] * columns["length"]).sum() / columns["length"].sum()),
         "eval/length": float(columns["length"].mean()),
         "eval/eos_rate": sum(s["finish_reason"] == "stop" for s in samples) / len(samples),
     }
-    for name in samples[0]["scores"]:
-        known = [s["scores"][name] for s in samples if s["scores"][name] is not None]
+    found |= _means("eval/rewards", [s["scores"] for s in samples])
+    return found | _gold(samples) if "gold" in samples[0] else found
+
+
+def _gold(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the better scorers say: the mean of all, its spread, and each of several."""
+    gold = torch.tensor([float(s["gold"]) for s in samples])
+    known = gold.isfinite()
+    moments = masked_moments(gold, known)
+    found = {
+        "eval/gold": float(moments.mean) if known.any() else math.nan,
+        "eval/gold_std": float(moments.variance.sqrt()),
+    }
+    return found | _means("eval/gold", [s["golds"] for s in samples])
+
+
+def _means(prefix: str, parts: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    found = {}
+    for name in parts[0]:
+        known = [part[name] for part in parts if part[name] is not None]
         if known:
-            found[f"eval/rewards/{name}"] = sum(known) / len(known)
+            found[f"{prefix}/{name}"] = sum(known) / len(known)  # type: ignore[arg-type]
     return found

@@ -117,5 +117,5 @@ class StopRules:
         self.kl_per_token = float(state["kl_per_token"] or 0.0)
 
 
-ENDED = ("finished", "target_reward", "patience", "kl_ceiling")
+ENDED = ("finished", "target_reward", "patience", "kl_ceiling", "watch")
 """How the reason of a run that needs no more begins. Any other (a callback, a signal) leaves it to be gone on with."""

@@ -113,15 +113,22 @@ class RunFolder(RunRecords):
             self._write_samples("step", int(stats["step"]), samples)
 
     def log_evaluation(
-        self, step: int, episode: int, metrics: Mapping[str, float], samples: Sequence[Mapping[str, Any]]
+        self,
+        step: int,
+        episode: int,
+        metrics: Mapping[str, float],
+        samples: Sequence[Mapping[str, Any]],
+        alarms: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Writes an evaluation's samples, then appends its line: a line's samples are always there."""
         self._write_samples("eval", step, samples)
-        append_line(self._evaluations, {"step": step, "episode": episode, "metrics": dict(metrics)})
+        told = {"alarms": [dict(alarm) for alarm in alarms]} if alarms else {}
+        append_line(self._evaluations, {"step": step, "episode": episode, "metrics": dict(metrics), **told})
 
-    def finish(self, reason: str) -> None:
-        """Writes why the run ended. A run without this file is going on, or was interrupted."""
-        replace_file(self._result, dump({"reason": redact(reason), "finished": _now()}, indent=2))
+    def finish(self, reason: str, facts: Mapping[str, Any] | None = None) -> None:
+        """Writes why the run ended, and more. A run without this file is going on, or was interrupted."""
+        record = {"reason": redact(reason), "finished": _now(), **(facts or {})}
+        replace_file(self._result, dump(record, indent=2))
 
     def truncate_after(self, step: int, evaluated: Collection[int]) -> int:
         """Drops what was written past `step`, and evaluations of steps not in `evaluated`: nothing is said twice.
@@ -226,6 +233,12 @@ _ARGUMENTS: Mapping[str, _Arguments] = {  # run name, folder -> arguments: most 
     "aim": lambda run, folder: {"run_name": run, "logging_dir": folder},
     "dvclive": lambda run, folder: {"dir": os.path.join(folder, "dvclive")},
 }
+
+
+def check_tracker(log_with: str | None) -> None:
+    """Whether the tracker that was asked for, if any, is there; raises as `find_tracker` does."""
+    if log_with is not None:
+        find_tracker(log_with)
 
 
 def find_tracker(log_with: str) -> Any:

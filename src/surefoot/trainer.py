@@ -4,8 +4,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +20,44 @@ from surefoot.engine.make import make_engine
 from surefoot.estimate import estimate
 from surefoot.faults import FaultRule, StepFaults
 from surefoot.inputs import check_context, check_counts, query_ids, responses_of, scores_of
-from surefoot.loading import end_ids, shared_context
+from surefoot.loading import device_of, end_ids, shared_context
 from surefoot.loop import Loop, check_ready, evaluation_of
 from surefoot.minibatches import first_minibatch
+from surefoot.models import ActorCritic
 from surefoot.ops.seeds import derive_seed
 from surefoot.phases import SAMPLING, SCORING, stage
+from surefoot.presence import Presence
 from surefoot.progress import Progress
 from surefoot.recorder import Recorder
+from surefoot.references import reference_scores_of
 from surefoot.resuming import identity_of, read_options, restore_trainer, save_trainer
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
 from surefoot.saving import critic_tensors, save_critic, save_policy
 from surefoot.setup import (
+    gold_of,
     kl_controller_of,
     load_data,
     load_everything,
     load_parts,
     losses_of,
     make_optimizer,
-    offload_of,
-    on_its_base,
     passes_of,
     reward_of,
     sampling_of,
     shape_scores,
-    shares_of_rewards,
     use_bfloat16,
 )
-from surefoot.sharding import Shares
 from surefoot.snapshot import prompts_digest
 from surefoot.statistics import Laps, Prices, step_statistics
 from surefoot.stopping import StopRules, StopSwitch
 from surefoot.symptoms import Symptoms
 from surefoot.threads import warn_of_spinning
-from surefoot.tracking import RunFolder, find_tracker
+from surefoot.tracking import RunFolder, check_tracker
 from surefoot.types import Experience, Prompt, Rollout, StepStats
 from surefoot.update import update
+from surefoot.watch.run import RunWatch
 
 __all__ = ["Callback", "Evaluation", "PPOTrainer", "TrainResult"]
 
@@ -71,6 +71,7 @@ class PPOTrainer:
         ref_model: the frozen reference. None: the policy as it starts.
         tokenizer: the policy's.
         reward: for `train`: a function, a reward model, "module:function", a folder, or a list of these.
+        gold: the same, of better scorers that nothing is trained on; they score the evaluations.
         value_model: a model of its own for the critic (any transformers model, for instance the reward model).
         dataset, eval_dataset: for `train`: a file, a hub name, rows, texts or a `datasets` object.
         optimizer: an optimizer over the policy's parameters (the critic's are added to it), or a function that makes
@@ -87,8 +88,6 @@ class PPOTrainer:
         ValueError: models, tokenizer and options that do not fit together.
     """
 
-    _shares_of_rewards: Sequence[Shares] = ()
-
     def __init__(
         self,
         config: PPOConfig,
@@ -97,6 +96,7 @@ class PPOTrainer:
         tokenizer: Any = None,
         *,
         reward: Any = None,
+        gold: Any = None,
         value_model: Any = None,
         dataset: Any = None,
         eval_dataset: Any = None,
@@ -107,20 +107,16 @@ class PPOTrainer:
     ) -> None:
         if tokenizer is None:
             raise ValueError("tokenizer is missing: give the policy's, AutoTokenizer.from_pretrained(model_name)")
-        if config.log_with is not None:
-            find_tracker(config.log_with)
-        if peft_config is None and config.lora_r > 0:
-            peft_config = lora_config(config.lora_r, config.lora_alpha)
+        check_tracker(config.log_with)
         self.config = config
         self.tokenizer = tokenizer
         self.runtime = Runtime()
-        device = next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
-        bfloat16 = use_bfloat16(config.precision, device)
+        bfloat16 = use_bfloat16(config.precision, device_of(model))
         self.models = assemble(
             model,
             ref_model,
             value_model,
-            peft_config=peft_config,
+            peft_config=peft_config or lora_config(config.lora_r, config.lora_alpha),
             critic=config.critic,
             bfloat16=bfloat16,
             gradient_checkpointing=config.gradient_checkpointing,
@@ -131,25 +127,28 @@ class PPOTrainer:
         self.context = shared_context(self.policy, self.models.reference.model, self.critic)
         self.end_ids = end_ids(self.policy, tokenizer) | set(config.stop_token_ids)
         self.reward = None if reward is None else reward_of(config, reward, tokenizer, self.policy)
-        self._frozen = offload_of(config, self.models, self.reward)
+        self.gold = gold_of(config, gold, tokenizer, self.policy)
+        scorers = [scorer for scorer in (self.reward, self.gold) if scorer is not None]
+        self.stop = StopSwitch()
+        self.presence = Presence(self.models, scorers, self.runtime, self.stop, offload=config.offload_frozen)
+        self.references = reference_scores_of(config, self.models, tokenizer, self.end_ids, self.reward)
+        self.watch = RunWatch(config.watch)
         self.callbacks = list(callbacks)
         self.prompts, self.eval_prompts, self.prompt_report = load_data(
             config, dataset, eval_dataset, tokenizer, self.context
         )
         self.engine = make_engine(
-            config.engine,
+            config,
             self.models,
             tokenizer,
             self.end_ids,
-            python=config.vllm_python,
-            bfloat16=bfloat16,
             context=self.context,
-            rows=max(config.batch_size, len(self.eval_prompts)),
             prompts=(*self.prompts, *self.eval_prompts),
-            max_new_tokens=config.max_new_tokens,
+            evaluated=len(self.eval_prompts),
         )
         if config.shard and self.runtime.world_size > 1:
-            self._cut_into_shares(optimizer)
+            assert self.identity  # it looks at whole weights
+            self.presence.cut_into_shares(optimizer)
         self.optimizer = make_optimizer(config, self.models, optimizer)
         self.lr_scheduler = lr_scheduler
         self.total_steps = config.total_steps(len(self.prompts) or None)
@@ -163,31 +162,12 @@ class PPOTrainer:
         )
         self.progress = Progress()
         self.last_experience: Experience | None = None
-        self._generate_seconds = 0.0
-        self._goes_on = False
+        self._generate_seconds, self._goes_on = 0.0, False
         self.folder = None if config.output_dir is None else RunFolder(config.output_dir)
-        self.stop = StopSwitch()
         self.faults = FaultRule(config.on_fault, config.max_skipped_updates)
         self._bundles = FaultBundles(config, self.runtime)
         self._symptoms = Symptoms(speak=self.runtime.is_main)
-        self._advise()
-
-    def _cut_into_shares(self, optimizer: Any) -> None:
-        """From now on this process keeps a share of all weights."""
-        if isinstance(optimizer, torch.optim.Optimizer):
-            raise ValueError(
-                "optimizer holds the weights as they were before shard=True cut them: give a function that makes one "
-                "from the list of all trainable parameters"
-            )
-        assert self.identity  # it looks at whole weights
-        self.models.shard(self.runtime)
-        self._shares_of_rewards = shares_of_rewards(self.runtime, self.reward)
-
-    def _advise(self) -> None:
-        for sentence in self.config.advice(sum(p.numel() for p in self.policy.parameters())):
-            warnings.warn(sentence, stacklevel=3)
-        if self.models.device.type == "cpu":
-            warn_of_spinning(torch.get_num_threads())
+        _advise(config, self.models)
 
     @classmethod
     def from_config(cls, config: PPOConfig, *, callbacks: Sequence[Callback] = ()) -> "PPOTrainer":
@@ -270,7 +250,7 @@ class PPOTrainer:
         seed = derive_seed(c.seed, "order", self.steps_done)
         totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
         first = [] if self.models.in_shares else first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
-        with self.runtime.together(), self.passes():
+        with self.runtime.together(), self.presence.passes():
             rollout, fresh = self._collect(ids, answers, keep=first)
         if c.overlong_filter:
             counted = rollout.response_mask & ~rollout.truncated[:, None]
@@ -408,13 +388,14 @@ class PPOTrainer:
     @functools.cached_property
     def identity(self) -> Mapping[str, str]:
         """Digests of what never changes in a run: frozen weights, reward models, prompts."""
-        return identity_of(self.models, self.reward, self.prompts, self.eval_prompts)
+        return identity_of(self.models, self.reward, self.gold, self.prompts, self.eval_prompts)
 
     def stateful(self) -> dict[str, Any]:
         """The parts that have a state of their own."""
         parts = {"progress": self.progress, "kl_controller": self.kl_controller, "score_scaler": self.score_scaler,
                  "stop_rules": self.stop_rules, "faults": self.faults}  # fmt: skip
-        return parts if self.lr_scheduler is None else parts | {"lr_scheduler": self.lr_scheduler}
+        more = {"lr_scheduler": self.lr_scheduler, "references": self.references}
+        return parts | {name: part for name, part in more.items() if part is not None}
 
     steps_done: int = property(lambda self: self.progress.steps)  # type: ignore[assignment]
     episodes_done: int = property(lambda self: self.progress.episodes)  # type: ignore[assignment]
@@ -425,34 +406,8 @@ class PPOTrainer:
         self, ids: Sequence[Sequence[int]], responses: Sequence[Response], keep: Sequence[int] = ()
     ) -> tuple[Rollout, Fresh | None]:
         c = self.config
-        with self.frozen_models():
+        with self.presence.frozen():
             return collect(self.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty, keep=keep)
-
-    def frozen_models(self) -> AbstractContextManager[None]:
-        """The context in which reference and reward models are there to be asked."""
-        return nullcontext() if self._frozen is None else self._frozen.present()
-
-    def asking_rewards(self) -> AbstractContextManager[None]:
-        """The context in which rewards are asked: their models are there, as a whole. All processes enter it."""
-        if not self.models.in_shares:
-            return self.frozen_models()
-        on_policy = self.reward is not None and on_its_base(self.reward)
-        return self.models.lent([self.policy] if on_policy else [], self._shares_of_rewards)
-
-    @contextmanager
-    def passes(self) -> Iterator[None]:
-        """Passes in which nothing is learned, inside `together`: they may be left at any moment.
-
-        In lockstep they may be left before they begin, by all processes.
-        """
-        if not self.models.in_shares:
-            with self.stop.may_be_left():
-                yield
-            return
-        with self.runtime.together(), self.stop.may_be_left():
-            pass
-        with self.runtime.lockstep():
-            yield
 
     def tokens_of_a_pass(self) -> int | None:
         """The bound on a forward and backward pass. "auto" is made out once, and stays with the run."""
@@ -477,3 +432,10 @@ class PPOTrainer:
             self._rates.advance()
         self.progress.steps += 1
         self.progress.episodes += episodes
+
+
+def _advise(config: PPOConfig, models: ActorCritic) -> None:
+    for sentence in config.advice(sum(p.numel() for p in models.policy.parameters())):
+        warnings.warn(sentence, stacklevel=3)
+    if models.device.type == "cpu":
+        warn_of_spinning(torch.get_num_threads())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.watch_calibration import Walk, best_by_gold, by_gold, by_signal, calibrated, tried
-from surefoot.evaluate.watch import Look, signals
+from surefoot.watch import Look, signals
 
 
 def a_walk(gold_means, truth=None):

@@ -1,6 +1,7 @@
 """What is shown of a run, in a terminal and elsewhere."""
 
 import contextlib
+import dataclasses
 import io
 import math
 
@@ -9,7 +10,7 @@ from fake_runs import FakeTrainer, evaluation, result, samples, stats
 from rich.cells import cell_len
 from rich.console import Console
 
-from surefoot.live import ROWS, LiveView, closing, duration, short
+from surefoot.live import GOLD, ROWS, LiveView, closing, duration, short
 from surefoot.tracking import RunFolder
 
 
@@ -109,6 +110,47 @@ def test_control_characters_in_answers_are_escaped():
     assert "\x1b[31m" not in text
     end = shown(console(), closing(result(evaluation(0, 0.1), evaluation(3, 0.6)), 100))
     assert "\x1b" not in end
+
+
+def with_gold(step, score, gold, **more):
+    found = evaluation(step, score)
+    return dataclasses.replace(found, metrics={**found.metrics, "eval/gold": gold, "eval/gold_std": 1.0}, **more)
+
+
+ALARM = {"sign": "gold", "words": "gold fell \x1b[31m", "prompts": [3, 5], "done": "stop_and_restore"}
+
+
+def test_gold_stands_beside_the_score_and_an_alarm_under_it_with_its_samples():
+    to, trainer = console(), FakeTrainer()
+    with LiveView(to) as view:
+        view.on_evaluation(trainer, with_gold(0, 0.1, 1.5))
+        view.on_evaluation(trainer, with_gold(4, 0.6, 1.25, alarms=[ALARM]))
+    _, line, alarm = to.file.getvalue().splitlines()
+    assert line.startswith("evaluation at step 4: score 0.600 (first 0.100)  gold 1.25 (first 1.50)")
+    assert alarm == "  watch: gold fell \\x1b[31m; the run ends. Look at these samples: prompts 3, 5"
+
+
+def test_the_table_with_gold_has_twelve_rows_and_the_newest_alarms_below():
+    view = drive(LiveView(console(width=110)))
+    view.on_evaluation(FakeTrainer(), with_gold(2, 0.6, 1.25, alarms=[ALARM] * 5))
+    text = shown(console(width=110), view.render())
+    row = next(line for line in text.splitlines() if line.startswith("gold "))
+    assert row.split()[1:3] == ["1.25", "1.25"]
+    names = {name for name, *_ in (*ROWS, GOLD)}
+    assert sum(line.split("  ")[0] in names for line in text.splitlines()) == 12
+    assert text.count("step 2: gold fell \\x1b[31m; the run ends") == 3
+    assert "\x1b" not in text
+
+
+def test_the_end_compares_the_model_that_was_saved():
+    ended = dataclasses.replace(
+        result(with_gold(0, 0.1, 1.0), with_gold(4, 0.6, 3.0), with_gold(8, 0.9, 2.0)), model_step=4
+    )
+    text = shown(console(), closing(ended, 100))
+    assert "after (step 4)" in text
+    assert next(line for line in text.splitlines() if line.startswith("gold")).split() == [
+        "gold", "1.00", "\u00b1", "0.800", "3.00", "\u00b1", "0.800",
+    ]  # fmt: skip
 
 
 def test_a_terminal_gets_the_table_and_is_left_as_it_was():

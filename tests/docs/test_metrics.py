@@ -8,6 +8,7 @@ import tiny
 
 from surefoot import PPOConfig, PPOTrainer, RewardOutput
 from surefoot.callbacks import Callback
+from surefoot.watch.run import SIGNS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 CLASSIC = """
@@ -35,6 +36,10 @@ def plain(completions, **_):
     return [float(c.count("e")) for c in completions]
 
 
+def longer(completions, **_):
+    return [float(len(c)) + 0.1 * i for i, c in enumerate(completions)]
+
+
 class Keep(Callback):
     def __init__(self):
         self.steps, self.evaluations = [], []
@@ -58,14 +63,13 @@ STEP = [n for t in ("Divergence, score and price", "Update", "Critic", "Tokens",
 @pytest.fixture(scope="module")
 def run():
     keep = Keep()
-    config = PPOConfig(
-        batch_size=8, mini_batch_size=4, ppo_epochs=1, max_new_tokens=5, steps=1, eval_prompts=4, seed=3
-    )
+    config = PPOConfig(batch_size=8, mini_batch_size=4, ppo_epochs=1, max_new_tokens=5, steps=1, eval_prompts=4,
+                       seed=3, learning_rate=3e-3, reward_shaping="center")  # fmt: skip
     texts = [f"prompt number {i}" for i in range(16)]
     trainer = PPOTrainer(config, tiny.tiny_llama(), None, tiny.tiny_tokenizer(), reward=[Picky(), plain],
-                         dataset=texts, callbacks=[keep])  # fmt: skip
+                         gold=[plain, longer], dataset=texts, callbacks=[keep])  # fmt: skip
     result = trainer.train()
-    return trainer, keep.steps[0], result.evaluations[0].metrics
+    return trainer, keep.steps[0], result.evaluations[-1].metrics
 
 
 def test_the_page_names_what_a_step_returns_and_nothing_else(run):
@@ -83,6 +87,7 @@ def test_the_page_names_what_train_adds_and_nothing_else(run):
     patterns = {"rewards/<name>/mean": "rewards/picky/mean", "rewards/<name>/std": "rewards/picky/std",
                 "rewards/<name>/none_rate": "rewards/picky/none_rate",
                 "rewards/<name>/<metric>": "rewards/picky/answers",
+                "rewards/reference_score": "rewards/reference_score",
                 "time/score": "time/score"}  # fmt: skip
     assert sorted(section("Rewards")) == sorted(patterns)
     assert set(stats) - set(STEP) == {*patterns.values(), "rewards/plain/mean", "rewards/plain/std"}
@@ -91,7 +96,10 @@ def test_the_page_names_what_train_adds_and_nothing_else(run):
 def test_the_page_names_what_an_evaluation_returns_and_nothing_else(run):
     _, _, metrics = run
     named = set(section("Evaluations"))
-    assert {re.sub(r"^(eval/rewards/).*", r"\1<name>", name) for name in metrics} == named
+    signs = {f"eval/watch/{sign}" for sign in SIGNS}  # these words of one letter are too short for some of them
+    found = {re.sub(r"^(eval/rewards/|eval/gold/).*", r"\1<name>", name) for name in metrics}
+    assert found | signs == named
+    assert "eval/watch/length_ratio" in found
     assert {"eval/rewards/picky", "eval/rewards/plain"} <= set(metrics)
 
 

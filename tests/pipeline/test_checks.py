@@ -37,6 +37,12 @@ def test_a_gold_scorer_that_chose_the_pairs_is_named_as_one_that_was_heard():
     assert "judge.py:shortness also chose the pairs" in "\n".join(check(gold=["judge.py:shortness"]))
 
 
+def test_a_model_that_gold_chose_is_judged_by_gold_with_a_word_of_it():
+    leans = "it leans in its favour"
+    assert leans in "\n".join(check(ppo={"watch": "stop_and_restore", "eval_prompts": 8}))
+    assert leans not in "\n".join(check())
+
+
 def test_a_folder_that_is_no_model_is_no_start(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "model_name='empty' is a folder without config.json: it holds no model" in refusal(model_name="empty")

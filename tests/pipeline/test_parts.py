@@ -24,7 +24,7 @@ def test_every_stage_begins_where_the_one_before_it_ended():
     assert given["ppo"].eval_dataset == given["compare"].dataset == "held_out.jsonl"
     assert given["compare"].runs == ("ppo=out/ppo", "dpo=out/dpo")
     assert given["compare"].baseline == "out/sft/model"
-    assert given["compare"].gold == ("judge.py:gold",)
+    assert given["compare"].gold == given["ppo"].gold == ("judge.py:gold",)
     assert given["compare"].proxy == ("out/reward/model",)
     assert [str(part.folder) for part in found.values()] == [f"out/{name}" for name in found]
 
@@ -124,7 +124,8 @@ REFUSED = [
     ({"gold": None}, "compare: gold is missing"),
     ({"held_out_prompts": None}, "compare: held_out_prompts is missing"),
     ({"ppo": None, "dpo": None, "rate": None, "reward": None}, "rlhf.yaml:2: prompts: no stage that is on uses it"),
-    ({"compare": None}, "rlhf.yaml:4: gold: no stage that is on uses it; add the section compare"),
+    ({"compare": None, "ppo": None, "held_out_prompts": None},
+     "rlhf.yaml:3: gold: no stage that is on uses it; add the section ppo or compare"),
     ({"ppo": {"model_name": "other"}}, "ppo is given its model_name by the pipeline: leave it out here"),
     ({"dpo": {"seed": 3}}, "dpo is given its seed by the pipeline"),
     ({"dpo": {"dataset": "x"}}, "dpo is given its dataset by the pipeline: leave it out here; outside of the sections "

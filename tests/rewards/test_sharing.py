@@ -182,10 +182,10 @@ def test_only_adapter_and_head_are_offloaded(tmp_path):
     base = save_base(tmp_path / "base")
     folder = save_adapter(tmp_path / "judge", base)
     trainer = trainer_of(base, folder, offload_frozen=True)
-    away = {id(t) for t in trainer._frozen._tensors}
+    away = {id(t) for t in trainer.presence.away._tensors}
     assert away == {id(p) for p in trainer.reward.rewards["judge"].model.parameters()}
     step(trainer)
-    with trainer.frozen_models():
+    with trainer.presence.frozen():
         assert scores_of(trainer) == pytest.approx(alone(folder, base, rows()), abs=1e-5)
 
 

@@ -3,42 +3,37 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from surefoot.config import PPOConfig
 from surefoot.engine.transformers import TransformersEngine
 from surefoot.models import ActorCritic
 from surefoot.types import Engine, Prompt
 
 
 def make_engine(
-    name: str,
+    c: PPOConfig,
     models: ActorCritic,
     tokenizer: Any,
     eos_ids: Iterable[int],
     *,
-    python: str | None,
-    bfloat16: bool,
     context: int | None,
-    rows: int,
     prompts: Sequence[Prompt],
-    max_new_tokens: int,
+    evaluated: int,
 ) -> Engine:
-    """An engine for the policy of `models`.
+    """An engine for the policy of `models`, in the arithmetic in which it is trained.
 
     Args:
-        name: transformers or vllm.
-        models: whose policy answers, in the arithmetic in which it is trained.
+        c: the options.
+        models: whose policy answers.
         tokenizer: the policy's.
         eos_ids: ids that end an answer.
-        python: the interpreter that has vLLM; None: this one.
-        bfloat16: whether the policy's arithmetic is in bfloat16.
         context: longest row that the models take.
-        rows: answers that are asked for at a time, about.
         prompts: those that are known.
-        max_new_tokens: longest answer.
+        evaluated: how many of them an evaluation answers.
 
     Raises:
         ValueError: vLLM is asked for and not there.
     """
-    if name == "transformers":
+    if c.engine == "transformers":
         return TransformersEngine(models.policy, tokenizer, eos_ids, autocast=models.sampling)
     from surefoot.engine.vllm import VLLMEngine
 
@@ -47,9 +42,9 @@ def make_engine(
         tokenizer,
         eos_ids,
         autocast=models.sampling,
-        bfloat16=bfloat16,
-        python=python,
+        bfloat16=models.bfloat16,
+        python=c.vllm_python,
         context=context,
-        rows=rows,
-        longest=max((len(p.token_ids) for p in prompts), default=0) + max_new_tokens,
+        rows=max(c.batch_size, evaluated),
+        longest=max((len(p.token_ids) for p in prompts), default=0) + c.max_new_tokens,
     )

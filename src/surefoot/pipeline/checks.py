@@ -231,10 +231,15 @@ def _same_scorers(parts: Sequence[Part]) -> list[str]:
 def _notes(parts: Sequence[Part]) -> list[str]:
     gold = {name for part in parts if part.kind == "compare" for name in part.options.gold}
     raters = {name for part in parts if part.kind == "rate" for name in part.options.rater}
+    stops = any(part.kind == "ppo" and part.options.watch == "stop_and_restore" for part in parts)
+    chosen = (
+        "note      PPO's model is the best by gold on the held_out_prompts, on which the comparison judges it too: it "
+        "leans in its favour"
+    )
     return [
         f"note      gold scorer {name} also chose the pairs: reward model and DPO have seen its (noisy) choices"
         for name in sorted(gold & raters)
-    ]
+    ] + [chosen] * (stops and bool(gold))
 
 
 def _names(value: Any) -> list[str]:

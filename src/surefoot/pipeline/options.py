@@ -56,7 +56,7 @@ class PipelineOptions(Options):
     prompt_template: str | None = None
     """Format of plain-text prompts, with {prompt} and any other column in braces."""
     gold: tuple[str, ...] = ()
-    """Scorers of the comparison, in the forms of PPO's `reward`; no stage may have trained on them."""
+    """Scorers of the comparison and of PPO's evaluations, in the forms of PPO's `reward`; nothing trains on them."""
 
     max_new_tokens: int | None = None
     """Longest answer in tokens."""

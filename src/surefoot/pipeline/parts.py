@@ -46,7 +46,7 @@ USED_BY: Mapping[str, Sequence[str]] = {
     "prompts": ("rate", "ppo"),
     "held_out_prompts": ("ppo", "compare"),
     "preferences": ("reward", "dpo"),
-    "gold": ("compare",),
+    "gold": ("ppo", "compare"),
     "seeds": ("ppo", "dpo"),
     "reward_per_seed": ("reward",),
     "critic_from_reward": ("ppo",),
@@ -239,7 +239,8 @@ class _Builder:
         """What stands outside of the sections and means the same in this stage."""
         known = set(STAGES[kind].kinds()) - set(CARRIED[kind]) - {"output_dir", "seed", "seeds"}
         values = {name: getattr(self.top, name) for name in PipelineOptions.kinds() if name in known}
-        return {name: value for name, value in values.items() if value is not None}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: value for name, value in plain.items() if value not in (None, [])}
 
     def _check(self) -> None:
         on, top = set(self.sections), self.top

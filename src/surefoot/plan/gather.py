@@ -50,8 +50,9 @@ def facts_of(c: PPOConfig) -> Facts:
     on_host = device.type == "cpu"
     base = resident_bytes() + LIBRARIES if on_host else 0
     free = free_memory_bytes(device) + (resident_bytes() if on_host else 0)
-    known = {name for name in c.reward if _is_model_folder(name)}
-    uncounted = tuple(r for r in c.reward if r not in known and ":" not in r and not r.endswith(".py"))
+    scorers = (*c.reward, *c.gold)
+    known = {name for name in scorers if _is_model_folder(name)}
+    uncounted = tuple(r for r in scorers if r not in known and ":" not in r and not r.endswith(".py"))
     return Facts(queries, device, base, free, uncounted)
 
 
@@ -105,7 +106,7 @@ def shapes_of_names(c: PPOConfig) -> Shapes:
         critic=_critic(c.value_model_name or name) if c.critic == "model" else None,
         reference=None if own_reference is None else _language_model(own_reference),
         reference_adapter=c.adapter_name is not None and c.ref_model_name is None,
-        rewards=[_reward(c, name) for name in c.reward if _is_model_folder(name)],
+        rewards=[_reward(c, name) for name in (*c.reward, *c.gold) if _is_model_folder(name)],
     )
 
 

@@ -13,8 +13,8 @@ _SHARE = (-0.02, 1.02)
 
 
 def main_charts(run: Run) -> list[str]:
-    """Score and KL: what was gained and what it cost."""
-    return [c for c in (_score(run), _kl(run)) if c]
+    """Score, gold where there is any, and KL: what was gained and what it cost."""
+    return [c for c in (_score(run), _gold(run), _kl(run)) if c]
 
 
 def _score(run: Run) -> str:
@@ -25,6 +25,21 @@ def _score(run: Run) -> str:
         intervals = [score_interval(e) for e in run.evaluations]
         lines.append(Series("evaluation, 95 % interval over prompts", xs, evaluated, "a points", intervals))
     return chart("Score", lines, size=_WIDE)
+
+
+def _gold(run: Run) -> str:
+    gold = run.at_evaluations("eval/gold")
+    if not any(map(math.isfinite, gold)):
+        return ""
+    xs = [float(e["episode"]) for e in run.evaluations]
+    intervals = [score_interval(e, "eval/gold") for e in run.evaluations]
+    return chart(
+        "Gold",
+        [Series("", xs, gold, "b points", intervals)],
+        unit="by what nothing is trained on",
+        note="Where it falls while the score rises, the answers get better scored and not better.",
+        size=_WIDE,
+    )
 
 
 def _score_of_steps(run: Run) -> list[float]:
@@ -85,6 +100,31 @@ def frontier(run: Run) -> str:
     )
 
 
+def reward_and_gold(run: Run) -> str:
+    """Both against the distance, each in standard deviations of its first evaluation."""
+    if len(run.evaluations) < 2 or not math.isfinite(run.at_evaluations("eval/gold")[0]):
+        return ""
+    kl = run.at_evaluations("eval/kl")
+    x = [math.sqrt(max(k, 0.0)) if math.isfinite(k) else math.nan for k in kl]
+    lines = [
+        Series("score", x, _from_first(run, "eval/score"), "a points"),
+        Series("gold", x, _from_first(run, "eval/gold"), "b points"),
+    ]
+    return chart(
+        "Score and gold",
+        lines,
+        x_label="distance from the reference: √(KL in nats per answer)",
+        unit="standard deviations won since the first evaluation",
+        note="Where the two part, the reward is paid for what the better scorer does not see.",
+        size=_WIDE,
+    )
+
+
+def _from_first(run: Run, metric: str) -> list[float]:
+    values, spread = run.at_evaluations(metric), run.at_evaluations(f"{metric}_std")[0]
+    return [(value - values[0]) / spread if spread else math.nan for value in values]
+
+
 def length_scatter(run: Run) -> str:
     """Score against length of the last samples: does the reward pay by the word?"""
     points = [(number(s.get("length")), number(s.get("score"))) for s in run.last_samples]
@@ -108,6 +148,6 @@ def sections(run: Run) -> Sequence[tuple[str, str, list[str]]]:
     """Title, style class and figures of each group."""
     return (
         ("Score and KL", "wide", main_charts(run)),
-        ("Trade-offs", "wide", [c for c in (frontier(run), length_scatter(run)) if c]),
+        ("Trade-offs", "wide", [c for c in (frontier(run), reward_and_gold(run), length_scatter(run)) if c]),
         ("Health", "small", detail_charts(run)),
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from surefoot.ranks import spearman
 from surefoot.report.numbers import WINDOW, Run, number
+from surefoot.watch.rules import told
 
 
 def notes(run: Run) -> list[str]:
@@ -13,6 +14,11 @@ def notes(run: Run) -> list[str]:
     if not run.metrics:
         return []
     return [sentence for check in _CHECKS if (sentence := check(run))]
+
+
+def alarm_notes(run: Run) -> list[str]:
+    """What the watch said of the evaluations, in their order; it may quote answers."""
+    return [f"Step {e['step']}: {told(alarm)}." for e in run.evaluations for alarm in e.get("alarms", ())]
 
 
 def entropies(run: Run) -> list[float]:

@@ -24,7 +24,8 @@ class Run:
     """Everything that a run folder holds.
 
     Attributes:
-        metrics: one record a step. evaluations: step, episode, metrics and "samples", oldest first.
+        metrics: one record a step. evaluations: step, episode, metrics, alarms and "samples", oldest first.
+        model_step: of which step the saved model is; None where that is not recorded.
         last_samples: of the last evaluation or, without one, of the last step that kept any.
         last_samples_from: where those are from, in words; "" where there are none.
     """
@@ -37,6 +38,12 @@ class Run:
     evaluations: Sequence[Mapping[str, Any]] = ()
     last_samples: Sequence[Sample] = ()
     last_samples_from: str = ""
+    model_step: int | None = None
+
+    @property
+    def after(self) -> Mapping[str, Any]:
+        """The evaluation of the model that was saved: the last one, unless the watch brought an earlier model back."""
+        return next((e for e in reversed(self.evaluations) if e["step"] == self.model_step), self.evaluations[-1])
 
     @property
     def model(self) -> str:
@@ -82,6 +89,7 @@ def read_run(run_dir: str | Path) -> Run:
         evaluations=evaluations,
         last_samples=last,
         last_samples_from=where if last else "",
+        model_step=_object(result).get("model_step"),
     )
 
 
@@ -115,9 +123,9 @@ def by_prompt(samples: Sequence[Sample], value: Callable[[Sample], Any]) -> dict
     return {row: mean for row, mean in means.items() if math.isfinite(mean)}
 
 
-def score_interval(evaluation: Mapping[str, Any]) -> Interval | None:
-    """Interval of an evaluation's score over its prompts."""
-    return _interval(evaluation, "eval/score", _OF_SAMPLE["eval/score"])
+def score_interval(evaluation: Mapping[str, Any], name: str = "eval/score") -> Interval | None:
+    """Interval of an evaluation's score, or gold, over its prompts."""
+    return _interval(evaluation, name, _OF_SAMPLE[name])
 
 
 def _interval(evaluation: Mapping[str, Any], name: str, value: Callable[[Sample], Any]) -> Interval | None:
@@ -152,12 +160,14 @@ class Row:
 
 _OF_SAMPLE: Mapping[str, Callable[[Sample], Any]] = {
     "eval/score": lambda s: s.get("score"),
+    "eval/gold": lambda s: s.get("gold"),
     "eval/kl": lambda s: s.get("kl"),
     "eval/length": lambda s: s.get("length"),
     "eval/eos_rate": lambda s: float(s.get("finish_reason") == "stop"),
 }
 _LABELS = {
     "eval/score": ("Score", ""),
+    "eval/gold": ("Gold", "better scorer, not trained on"),
     "eval/kl": ("KL from the reference", "nats per answer"),
     "eval/kl_per_token": ("KL from the reference", "nats per token"),
     "eval/length": ("Length", "tokens"),
@@ -166,19 +176,22 @@ _LABELS = {
 
 
 def before_after(run: Run) -> list[Row]:
-    """First and last evaluation, metric by metric: the five of every run, then each part of the reward."""
+    """First evaluation and that of the saved model: what every run has, then the parts of reward and gold."""
     if not run.evaluations:
         return []
-    first, last = run.evaluations[0], run.evaluations[-1]
+    first, last = run.evaluations[0], run.after
     parts = [name for name in last["metrics"] if name.startswith("eval/rewards/")]
+    golds = [name for name in last["metrics"] if name.startswith("eval/gold/")]
+    parts += golds if len(golds) > 1 else []
     names = [name for name in _LABELS if name in last["metrics"]] + sorted(parts)
     return [_row(first, last, name) for name in names]
 
 
 def _row(first: Mapping[str, Any], last: Mapping[str, Any], name: str) -> Row:
-    part = name.removeprefix("eval/rewards/")
-    label, unit = _LABELS.get(name, (f"Reward part: {part}", ""))
-    value = _OF_SAMPLE.get(name, lambda s: (s.get("scores") or {}).get(part.removesuffix("/mean")))
+    kind, _, part = name.removeprefix("eval/").partition("/")
+    label, unit = _LABELS.get(name, (f"{'Gold' if kind == 'gold' else 'Reward'} part: {part}", ""))
+    where = "golds" if kind == "gold" else "scores"
+    value = _OF_SAMPLE.get(name, lambda s: (s.get(where) or {}).get(part.removesuffix("/mean")))
     before, after = _interval(first, name, value), _interval(last, name, value)
     change = None
     if before and after and first is not last:
@@ -189,13 +202,13 @@ def _row(first: Mapping[str, Any], last: Mapping[str, Any], name: str) -> Row:
 
 
 def pairs(run: Run) -> list[tuple[Sample, Sample]]:
-    """Samples of the first and the last evaluation on the same prompt, in the prompts' order."""
+    """Samples of the first evaluation and that of the saved model on the same prompt, in the prompts' order."""
     if len(run.evaluations) < 2:
         return []
     first: dict[Any, list[Sample]] = {}
     for sample in run.evaluations[0]["samples"]:
         first.setdefault(sample.get("row"), []).append(sample)
-    last = sorted(run.evaluations[-1]["samples"], key=lambda s: (s.get("row") is None, s.get("row") or 0))
+    last = sorted(run.after["samples"], key=lambda s: (s.get("row") is None, s.get("row") or 0))
     return [(first[sample.get("row")].pop(0), sample) for sample in last if first.get(sample.get("row"))]
 
 

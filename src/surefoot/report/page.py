@@ -7,7 +7,7 @@ from typing import Any
 
 from surefoot.report.curves import sections
 from surefoot.report.evaluated import Evaluated, evaluated_table, read_evaluated
-from surefoot.report.notes import notes
+from surefoot.report.notes import alarm_notes, notes
 from surefoot.report.numbers import Interval, Row, Run, Sample, before_after, changed_options, number, pairs, read_run
 from surefoot.report.stages import TITLES, reward_card, stage_of, stage_sections, stage_table
 from surefoot.report.style import STYLE
@@ -78,10 +78,13 @@ def document(title: str, parts: Sequence[str], footer: str) -> str:
 # ---------------------------------------------------------------------------------------------- headline and table
 def _headline(run: Run, rows: list[Row]) -> str:
     seconds = sum(s for name in ("time/step", "time/generate") for s in run.series(name) if math.isfinite(s))
+    last = max((int(m["step"]) for m in run.metrics), default=0)
+    saved = {} if run.model_step in (None, last) else {"Model saved": f"of step {run.model_step}, the best by gold"}
     facts = {
-        "Steps": f"{max((int(m['step']) for m in run.metrics), default=0):,}",
+        "Steps": f"{last:,}",
         "Answers seen": f"{int(run.episodes[-1]):,}" if run.metrics else "0",
         "Time in steps": _duration(seconds) if seconds else "not recorded",
+        **saved,
     }
     return _header(run, "PPO", _sentence(run, rows), facts)
 
@@ -98,24 +101,26 @@ def _header(run: Run, kind: str, sentence: str, facts: dict[str, str]) -> str:
 
 
 def _sentence(run: Run, rows: list[Row]) -> str:
-    score = next((row for row in rows if row.label == "Score"), None)
-    if score is None or len(run.evaluations) < 2:
-        return ""
-    moved = "rose" if score.change > 0 else "fell" if score.change < 0 else "stayed"
-    by = f" by <b>{_number(abs(score.change))}</b>" if score.change else ""
-    if by and score.change_interval:
-        prompts = len({s.get("row") for s in run.evaluations[-1]["samples"]})
-        low, high = sorted(abs(x) if score.change_interval[0] * score.change_interval[1] > 0 else x
-                           for x in score.change_interval)  # fmt: skip
+    said = [f"{name} {_moved(run, row)}." for label, name in (("Score", "The evaluation score"), ("Gold", "Gold"))
+            for row in rows if row.label == label]  # fmt: skip
+    return f"<p class=lead>{' '.join(said)}</p>" if said and len(run.evaluations) > 1 else ""
+
+
+def _moved(run: Run, row: Row) -> str:
+    moved = "rose" if row.change > 0 else "fell" if row.change < 0 else "stayed"
+    by = f" by <b>{_number(abs(row.change))}</b>" if row.change else ""
+    if by and row.change_interval:
+        prompts = len({s.get("row") for s in run.after["samples"]})
+        low, high = sorted(abs(x) if row.change_interval[0] * row.change_interval[1] > 0 else x
+                           for x in row.change_interval)  # fmt: skip
         by += f" (95 % interval over the same {prompts} prompts: {_interval((low, high))})"
-    ends = f"from {_number(score.before)} to <b>{_number(score.after)}</b>"
-    return f"<p class=lead>The evaluation score {moved}{by}, {ends}.</p>"
+    return f"{moved}{by}, from {_number(row.before)} to <b>{_number(row.after)}</b>"
 
 
 def _table(run: Run, rows: list[Row]) -> str:
     if not rows:
         return "<h2>Before and after</h2><p class=soft>This run has no evaluations on record.</p>"
-    first, last = run.evaluations[0], run.evaluations[-1]
+    first, last = run.evaluations[0], run.after
     one = first is last
     heads = [f"Before<br>step {int(first['step'])}", f"After<br>step {int(last['step'])}", "Change"]
     head = "".join(f"<th>{text}</th>" for text in ([f"Step {int(first['step'])}"] if one else heads))
@@ -179,7 +184,7 @@ def _evaluated(found: Evaluated | None) -> str:
 
 
 def _notes(run: Run) -> str:
-    found = notes(run)
+    found = [*alarm_notes(run), *notes(run)]
     if not found:
         return ""
     items = "".join(f"<li>{shown(sentence)}</li>" for sentence in found)
@@ -190,7 +195,7 @@ def _notes(run: Run) -> str:
 # ---------------------------------------------------------------------------------------------- samples
 def _samples(run: Run) -> str:
     both = [_pair(before, after) for before, after in pairs(run)]
-    where = "The same prompts at the first and the last evaluation, in the order of the prompts; none picked."
+    where = "The same prompts before and after, in the order of the prompts; none picked."
     if not both:
         both = [_single(sample) for sample in run.last_samples]
         where = f"From {run.last_samples_from}, in the order they were made; none picked."
@@ -218,6 +223,8 @@ def _prompt(sample: Sample) -> str:
 
 def _answer(title: str, sample: Sample) -> str:
     facts = [f"score <b>{_number(number(sample.get('score')))}</b>"]
+    if sample.get("gold") is not None:
+        facts.append(f"gold {_number(number(sample['gold']))}")
     parts = sample.get("scores") or {}
     if len(parts) > 1:
         facts += [f"{shown(name)} {_number(number(value))}" for name, value in parts.items()]

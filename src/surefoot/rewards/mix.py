@@ -1,4 +1,4 @@
-"""Several rewards as one: weighted, summed, each logged under its name."""
+"""Several rewards as one: weighted, put together, each logged under its name."""
 
 import inspect
 import math
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from surefoot.phases import REWARD, stage
 from surefoot.rewards.address import is_address
+from surefoot.rewards.ensemble import ENSEMBLES, together
 from surefoot.rewards.failure import LARGEST, RewardError, check_scores
 from surefoot.rewards.function import FunctionReward
 from surefoot.rewards.locate import is_file_spec
@@ -26,7 +27,7 @@ class MixedScores:
     """What all rewards together say about a batch.
 
     Attributes:
-        scores: the weighted sum of each answer.
+        scores: of each answer, put together from what the rewards said.
         parts: name of each reward -> what it said, before weighting.
         metrics: under the names they are logged by: rewards/<name>/mean, /std, /none_rate, /<its own>.
     """
@@ -37,26 +38,38 @@ class MixedScores:
 
 
 class RewardMix:
-    """The weighted sum of rewards. A reward that says None for an answer is left out of that answer's sum.
+    """Rewards times their weights, put together. One that says None for an answer is left out of that answer's score.
 
     Args:
         rewards: each a `surefoot.types.Reward`. Equal names get a number behind them.
         weights: one a reward. Empty: every weight is 1.
+        ensemble: sum, or as `surefoot.rewards.ensemble.together` says: mean, min, uncertainty.
+        uncertainty_coef: of the last.
 
     Attributes:
         rewards: name -> reward, in the order given.
         weights: one a reward.
     """
 
-    def __init__(self, rewards: Sequence[Reward], weights: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        weights: Sequence[float] = (),
+        *,
+        ensemble: str = "sum",
+        uncertainty_coef: float = 0.0,
+    ) -> None:
         if not rewards:
             raise ValueError("no reward given: name a function, a reward model, or several")
         if len(weights) not in (0, len(rewards)):
             raise ValueError(f"{len(rewards)} rewards but {len(weights)} weights: give one weight for each, or none")
         if not all(math.isfinite(weight) for weight in weights):
             raise ValueError(f"weights={tuple(weights)} must be finite numbers")
+        if ensemble not in ENSEMBLES:
+            raise ValueError(f"ensemble={ensemble!r} is none of {', '.join(ENSEMBLES)}")
         self.rewards: Mapping[str, Reward] = dict(zip(_unique([r.name for r in rewards]), rewards, strict=True))
         self.weights = tuple(map(float, weights)) or (1.0,) * len(rewards)
+        self._ensemble, self._uncertainty_coef = ensemble, uncertainty_coef
         self._finite = True
 
     @stage(REWARD)
@@ -72,7 +85,7 @@ class RewardMix:
     def combine(
         self, outputs: Mapping[str, RewardOutput], prompts: Sequence[Prompt], completions: Sequence[str]
     ) -> MixedScores:
-        """The weighted sums of what the rewards said, checked."""
+        """What the rewards said, put together and checked."""
         parts: dict[str, list[float | None]] = {}
         metrics: dict[str, float] = {}
         for name, output in outputs.items():
@@ -82,7 +95,7 @@ class RewardMix:
             metrics |= _spread(f"rewards/{name}", parts[name])
             metrics |= {f"rewards/{name}/{key}": float(value) for key, value in output.metrics.items()}
         known = {name: [_none_if_not_finite(score) for score in scores] for name, scores in parts.items()}
-        return MixedScores(self._sums(parts, prompts, completions), known, metrics)
+        return MixedScores(self._scores(parts, prompts, completions), known, metrics)
 
     def leave_out_what_is_not_finite(self) -> None:
         """From now on NaN, infinity and answers without any score are no errors: such an answer's score is NaN."""
@@ -97,27 +110,32 @@ class RewardMix:
             if isinstance(reward, FunctionReward):
                 reward.trainer_state.global_step = step
 
-    def _sums(
+    def _scores(
         self, parts: Mapping[str, Sequence[float | None]], prompts: Sequence[Prompt], completions: Sequence[str]
     ) -> list[float]:
-        names, sums = ", ".join(parts), []
+        names, scores = ", ".join(parts), []
         for row, prompt, completion in zip(zip(*parts.values(), strict=True), prompts, completions, strict=True):
             given = [w * score for w, score in zip(self.weights, row, strict=True) if score is not None]
-            if not self._finite and (not given or not abs(sum(given)) <= LARGEST):
-                sums.append(math.nan)
-                continue
-            if not given:
+            score = together(given, self._ensemble, self._uncertainty_coef) if given else math.nan
+            if self._finite and not given:
                 raise RewardError(
                     names, "returned None, and no reward has a score for this answer", prompt, completion
                 )
-            if not abs(sum(given)) <= LARGEST:
-                raise RewardError(names, f"the weighted sum {sum(given):g} does not fit float32", prompt, completion)
-            sums.append(sum(given))
-        return sums
+            if self._finite and not abs(score) <= LARGEST:
+                what = "weighted sum" if self._ensemble == "sum" else f"{self._ensemble} of the weighted rewards"
+                raise RewardError(names, f"the {what} {score:g} does not fit float32", prompt, completion)
+            scores.append(score if abs(score) <= LARGEST else math.nan)
+        return scores
 
 
 def make_reward(
-    spec: Any, weights: Sequence[float] = (), *, special_tokens: Sequence[str] = (), policy: Any = None
+    spec: Any,
+    weights: Sequence[float] = (),
+    *,
+    special_tokens: Sequence[str] = (),
+    policy: Any = None,
+    ensemble: str = "sum",
+    uncertainty_coef: float = 0.0,
 ) -> RewardMix:
     """One `RewardMix` out of a text, a function, a model, a `Reward`, or a list of these.
 
@@ -128,13 +146,20 @@ def make_reward(
         weights: one a reward. Empty: every weight is 1.
         special_tokens: texts of the policy's special tokens; they are taken off both ends of plain prompts.
         policy: the trained model; a reward that is a folder with an adapter of its frozen base shares that base.
+        ensemble: how several become one, see `RewardMix`.
+        uncertainty_coef: of the ensemble of that name.
     """
     if isinstance(spec, RewardMix):
         if len(weights):
             raise ValueError("a RewardMix has its weights already: leave reward_weights out")
+        if ensemble != "sum":
+            raise ValueError("a RewardMix says itself how rewards become one: leave reward_ensemble out")
         return spec
     specs = list(spec) if isinstance(spec, list | tuple) else [spec]
-    return RewardMix([_one(s, special_tokens, policy) for s in specs], weights)
+    if len(specs) == 1 and ensemble != "sum":
+        raise ValueError(f"reward_ensemble={ensemble!r} needs several rewards, and there is one: leave it out")
+    rewards = [_one(s, special_tokens, policy) for s in specs]
+    return RewardMix(rewards, weights, ensemble=ensemble, uncertainty_coef=uncertainty_coef)
 
 
 def _one(spec: Any, special_tokens: Sequence[str], policy: Any) -> Reward:

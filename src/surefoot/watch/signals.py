@@ -98,7 +98,7 @@ def _signals(look: Look, first: Look, before: Signals | None) -> Signals:
         gold=gold,
         gap=score - gold,
         length_ratio=_ratio(_mean(look.lengths), _mean(first.lengths)),
-        length_correlation=spearman(look.scores, look.lengths),
+        length_correlation=_correlation(look.scores, look.lengths),
         kl=kl,
         kl_price=price(kl - before.kl, score - before.score) if before else math.nan,
         entropy_ratio=_ratio(look.entropy, first.entropy),
@@ -188,6 +188,12 @@ def common_phrase(answers: Sequence[Sequence[Hashable]], length: int) -> tuple[t
 def share_above(scores: Sequence[float], limit: float) -> float:
     """How many of the scores lie above anything seen before."""
     return sum(score > limit for score in scores) / len(scores)
+
+
+def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's, over the answers that have a score."""
+    both = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a)]
+    return spearman([a for a, _ in both], [b for _, b in both])
 
 
 def _phrases(answer: Sequence[Hashable], length: int) -> list[tuple[Hashable, ...]]:

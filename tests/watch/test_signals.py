@@ -5,8 +5,8 @@ import math
 import pytest
 import scipy.stats
 
-from surefoot.evaluate.watch import Look, gold_fall, look_of_samples, signals
-from surefoot.evaluate.watch.signals import common_phrase, distinct_phrases, price
+from surefoot.watch import Look, gold_fall, look_of_samples, signals
+from surefoot.watch.signals import common_phrase, distinct_phrases, price
 
 TEXTS = ["the cat sat on the mat", "a dog ran home at once", "we like warm rain very much", "no one saw the moon"]
 
