@@ -10,7 +10,7 @@ PARALLEL ?= -n auto --dist worksteal
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-quick rlhf rlhf-quick vllm test test-gpu check test-vllm soak bench bench-quick bench-micro bench-neutral clean distclean
+.PHONY: help install demo demo-quick rlhf rlhf-quick vllm test test-scale test-gpu check test-vllm soak bench bench-quick bench-micro bench-neutral clean distclean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -70,6 +70,9 @@ check: $(VENV)/.demo $(if $(findstring not vllm,$(WITHOUT)),,$(VLLM)/.installed)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q $(PARALLEL) -m "not soak and not gpu $(WITHOUT)" $(ARGS)
+
+test-scale: $(VENV)/.installed ## the tests of several processes, of weights in shares and of Ray (part of check)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -m "scale or multi" $(ARGS)
 
 test-gpu: $(VENV)/.installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)

@@ -82,7 +82,7 @@ class Ours:
         clock = Clock()
         answers = self.trainer.generate(self.prompts, max_new_tokens=max_new_tokens or self.workload.response[1])
         clock.mark("sampling")
-        with self.trainer.frozen_models():
+        with self.trainer.asking_rewards():
             scores = self.reward(self.prompts, answers).scores
         clock.mark("reward")
         stats = self.trainer.step(self.prompts, answers, scores)

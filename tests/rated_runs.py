@@ -5,11 +5,11 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from surefoot.config import PPOConfig
+from surefoot.evaluate.rated.rating import Rating
+from surefoot.evaluate.rated.session import begin
 from surefoot.tracking import RunFolder
 from surefoot.web.guard import Guard, Hosts
 from surefoot.web.rate.app import make_app
-from surefoot.web.rate.results import Rating
-from surefoot.web.rate.session import begin
 
 OURS = {"sec-fetch-site": "same-origin"}
 """What a browser says with the forms of a page."""

@@ -94,8 +94,9 @@ def checkpoint(path):
     state = json.loads((Path(path) / "state.json").read_text())
     state["config"].pop("output_dir")
     tensors = {
-        name: (t.dtype, tuple(t.shape), t.numpy().tobytes())
-        for name, t in load_file(Path(path) / "tensors.safetensors").items()
+        f"{file.name} {name}": (t.dtype, tuple(t.shape), t.numpy().tobytes())
+        for file in sorted(Path(path).glob("tensors*.safetensors"))
+        for name, t in load_file(file).items()
     }
     return {"tensors": tensors, "state": state}
 

@@ -105,6 +105,7 @@ SAME_NUMBERS = {
     "max_tokens_per_microbatch",
     "gradient_checkpointing",
     "offload_frozen",
+    "shard",
 }  # they may change time and memory only
 ELSEWHERE = {"output_dir"}  # every run here has one; that None writes nothing is tested below
 ELSEWHERE |= {"engine", "vllm_python"}  # tests/engine/vllm runs another engine by either

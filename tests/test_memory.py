@@ -106,3 +106,21 @@ def test_moments_in_eight_bits_take_a_byte_a_number_and_a_scale_for_256_of_them(
 def test_a_model_of_seven_billion_numbers_takes_what_everybody_knows():
     n = 7_000_000_000
     assert 4 * n + 4 * n + moments_of([n]) == pytest.approx(104.3 * GIB, rel=1e-3)
+
+
+def test_in_shares_a_process_has_a_quarter_and_what_is_whole_for_a_while():
+    shared = dataclasses.replace(
+        NEED,
+        shares=4,
+        policy=dataclasses.replace(POLICY, lent=1000),
+        critic=dataclasses.replace(HEAD, lent=20),
+        reference=dataclasses.replace(REFERENCE, lent=1000),
+    )
+    held = 1000 + (1000 + 5 + 1000) + (2000 + 10)
+    cache = 5 * (10 + 2) * 6
+    assert total("sampling", shared) == held + 3000 + 3000 + cache + cache // 3 + 4 * 4 * 5 * 50
+    assert total("scoring pass", shared) == held + 2020 + 40 * 8 + 4 * 800  # and no graph is kept
+    assert total("update", shared) == held + 1020 + 20 * 100 + 400 + max(3 * 800, 2 * 800 + 400)
+    # a quarter of the gradients, and of what was lent all: 1000 + 1000 of the policy, 5 + 20 of the critic
+    several = dataclasses.replace(shared, work=dataclasses.replace(WORK, passes=3))
+    assert total("update", several) == held + 1020 + 20 * 100 + 2025 + max(3 * 800, 2 * 800 + 400)

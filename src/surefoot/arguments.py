@@ -137,6 +137,20 @@ def settings_of(run: str) -> Path:
     return path
 
 
+def without_flag(flag: str, arguments: Sequence[str]) -> list[str]:
+    """Arguments without a flag that takes one value, however it was written."""
+    kept: list[str] = []
+    pending = list(arguments)
+    while pending:
+        text = pending.pop(0)
+        name, equals, _ = text.partition("=")
+        if _plain_flag(name, ()) != flag:
+            kept.append(text)
+        elif not equals:
+            del pending[:1]
+    return kept
+
+
 def flag_of(name: str) -> str:
     """learning_rate -> --learning-rate."""
     return "--" + name.replace("_", "-")

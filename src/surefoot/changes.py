@@ -17,6 +17,7 @@ MAY_CHANGE: Mapping[str, str] = {
     "max_tokens_per_microbatch": "time and memory; numbers may differ in their last digits",
     "offload_frozen": "time and memory",
     "vllm_python": "where the engine runs",
+    "shard": "time and memory; numbers may differ in their last digits",
     "total_episodes": "when the run ends",
     "steps": "when the run ends",
     "kl_ceiling": "when the run ends",

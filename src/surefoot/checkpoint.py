@@ -5,6 +5,9 @@
       state.json            numbers
       manifest.json         size and SHA-256 of the two, what the checkpoint is of, and a seal of its own
 
+Where weights lie in shares on several processes, each writes its own: tensors-00001-of-00002.safetensors and so on. A
+name that several of these have is cut along its first dimension, in their order.
+
 A folder is written under a hidden name beside its place, flushed to the disk and renamed. Whatever happens in
 between, a folder with a checkpoint's name is whole; one that a disk damaged later is found out by its checksums.
 """
@@ -16,11 +19,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -58,36 +63,76 @@ def write_checkpoint(
         FileExistsError: there is something at `path` already.
         OSError: it could not be written, for instance because the disk is full. Nothing is left behind.
     """
+    text = json.dumps(state, indent=1, allow_nan=False)
+    size = sum(t.numel() * t.element_size() for t in tensors.values()) + len(text)
+    unfinished = begin(path, size)
+    with unfinished_on_failure(unfinished, path, size):
+        finish(unfinished, path, {TENSORS: put(unfinished, TENSORS, tensors)}, text, about)
+
+
+def begin(path: str | Path, size: int) -> Path:
+    """A hidden folder beside the place of a checkpoint to be, of about `size` bytes.
+
+    Raises:
+        FileExistsError: there is something at `path` already.
+        OSError: there is no room for it.
+    """
     path = Path(path)
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} exists already; a checkpoint is never written over another")
-    text = json.dumps(state, indent=1, allow_nan=False)
-    size = sum(t.numel() * t.element_size() for t in tensors.values()) + len(text)
     _make_folder(path.parent)
     _check_room(path, size)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name}-", dir=path.parent))
+    return Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name}-", dir=path.parent))
+
+
+def put(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Writes tensors into an unfinished checkpoint; what the manifest says of the file."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / name)
+    return _entry(folder / name)
+
+
+def finish(folder: Path, path: str | Path, files: Mapping[str, Any], state: str, about: Mapping[str, Any]) -> None:
+    """Adds the state and the manifest to an unfinished checkpoint, and gives it its name.
+
+    Args:
+        folder: the unfinished one.
+        path: its name to be.
+        files: what `put` said of each file in it.
+        state: as JSON.
+        about: what the manifest says of the whole.
+    """
+    path = Path(path)
+    (folder / STATE).write_text(state, encoding="utf-8")
+    content = {**files, STATE: _entry(folder / STATE)}
+    (folder / MANIFEST).write_bytes(_sealed({"format": FORMAT, **about, "files": content}))
+    _flush(folder / MANIFEST)
+    _flush(folder)
+    folder.rename(path)
+    _flush(path.parent)
+
+
+@contextmanager
+def unfinished_on_failure(folder: Path, path: str | Path, size: int) -> Iterator[None]:
+    """Nothing is left of an unfinished checkpoint where this block fails; a full disk is said to be one."""
     try:
-        _fill(unfinished, tensors, text, about)
-        unfinished.rename(path)
-        _flush(path.parent)
+        yield
     except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, Exception) and _means_full(error):
-            raise _full(path, size) from error
+            raise _full(Path(path), size) from error
         raise
 
 
-def _fill(folder: Path, tensors: Mapping[str, Tensor], state: str, about: Mapping[str, Any]) -> None:
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / TENSORS)
-    (folder / STATE).write_text(state, encoding="utf-8")
-    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _CONTENT}
-    (folder / MANIFEST).write_bytes(_sealed({"format": FORMAT, **about, "files": files}))
-    for name in (*_CONTENT, MANIFEST):
-        _flush(folder / name)
-    _flush(folder)
+def part_name(number: int, of: int) -> str:
+    """The file with the share of process `number`, from 0."""
+    return f"tensors-{number + 1:05d}-of-{of:05d}.safetensors"
 
 
-_CONTENT = (TENSORS, STATE)
+def _entry(file: Path) -> dict[str, Any]:
+    """What the manifest says of a file, which is on the disk then."""
+    entry = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    _flush(file)
+    return entry
 
 
 def _make_folder(folder: Path) -> None:
@@ -147,15 +192,36 @@ def _mib(size: float) -> str:
 
 
 # ------------------------------------------------------------------------------------------ reading
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Tensors, state and manifest of a checkpoint folder, after every byte was checked.
+def read_checkpoint(path: str | Path) -> tuple[Mapping[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Tensors (as a whole), state and manifest of a checkpoint folder, after every byte was checked.
 
     Raises:
         CheckpointError: it is no checkpoint, of another format, or not as it was written.
     """
     path = Path(path)
     manifest = verify(path)
-    return load_file(path / TENSORS), json.loads((path / STATE).read_text(encoding="utf-8")), manifest
+    parts = [load_file(path / name) for name in sorted(set(manifest["files"]) - {STATE})]
+    tensors = parts[0] if len(parts) == 1 else _Joined(parts)
+    return tensors, json.loads((path / STATE).read_text(encoding="utf-8")), manifest
+
+
+class _Joined(Mapping[str, Tensor]):
+    """The tensors of several files; one that is cut is put together when it is asked for."""
+
+    def __init__(self, parts: Sequence[Mapping[str, Tensor]]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = [part[name] for part in self._parts if name in part]
+        if not found:
+            raise KeyError(name)
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for part in self._parts for name in part))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def verify(path: str | Path) -> dict[str, Any]:

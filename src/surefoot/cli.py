@@ -17,17 +17,30 @@ from surefoot.arguments import (
     UsageError,
     add_options,
     add_run_flags,
+    flag_of,
     nearest_command,
     options_of,
     settings_of,
+    without_flag,
 )
+from surefoot.config import PPOConfig
 from surefoot.display import visible
-from surefoot.evaluate.command import compare
+from surefoot.evaluate.command import compare, evaluate
+from surefoot.launch import check_processes, launch
 from surefoot.manual import EXAMPLE_FILES, starter_yaml
-from surefoot.running import dry_run_ppo, run_ppo
+from surefoot.running import dry_run_ppo, new_folder, run_ppo
 from surefoot.settings import load_settings
 from surefoot.stages import command as stages
-from surefoot.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, complain, console, usage_errors
+from surefoot.terminal import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    complain,
+    console,
+    is_first,
+    usage_errors,
+)
 from surefoot.threads import share_cores
 
 FAILURES = (ValueError, TypeError, OSError, RuntimeError, ImportError, ArithmeticError)
@@ -103,6 +116,7 @@ PPO for RLHF in small, sure steps.
   demo          see a model get better, with nothing to prepare (--quick: in two minutes)
   reward-test   try a reward on a few rows: its spread, its speed, what looks wrong
   serve-reward  give a reward's scores to other programs, over HTTP
+  evaluate      say whether a run got better: win rate by scorers it was not trained on, or by a judge
   compare       put trained models beside each other on held-out prompts, by a judge none was trained on
   report        write the report page of a run
   web           see runs in the browser while they go on
@@ -129,6 +143,10 @@ def ppo(arguments: Sequence[str]) -> int:
     add_run_flags(parser)
     general, more = parser.general, "go on with another number of processes"
     general.add_argument("--allow-topology-change", action="store_true", help=more)
+    started = "start so many processes on this machine, as torchrun --nproc-per-node does"
+    general.add_argument("--processes", type=int, metavar="N", help=started)
+    workers = "run in so many workers of a Ray cluster, started again when one dies (surefoot[ray])"
+    general.add_argument("--ray", type=int, metavar="N", help=workers)
     general.add_argument("--dry-run", action="store_true", help="make one step, check it, and write nothing")
     general.add_argument("--profile", action="store_true", help="profile the second step; see profile/ in its folder")
     add_options(parser)
@@ -141,10 +159,35 @@ def ppo(arguments: Sequence[str]) -> int:
         else:
             config = load_settings([settings_of(given.resume), *given.config], options_of(given))
             config = config.replace(output_dir=given.resume)
+    if given.ray is not None:
+        return _on_ray(given, config, arguments)
+    if given.processes is not None:
+        check_processes(given.processes)
+        if given.processes > 1:
+            return launch(given.processes, ["ppo", *without_flag("--processes", arguments)])
     if given.dry_run:
         return dry_run_ppo(config)
     how = {name: getattr(given, name) for name in _RUN_FLAGS}
     return run_ppo(config, **how)
+
+
+def _on_ray(given: argparse.Namespace, config: PPOConfig, arguments: Sequence[str]) -> int:
+    check_processes(given.ray, flag="--ray")
+    apart = {
+        "processes": "each says how many there are",
+        "dry_run": "it takes one process",
+        "fresh": "a worker that dies would make all of them begin anew; choose another output_dir",
+    }
+    for name, why in apart.items():
+        if getattr(given, name):
+            raise UsageError(f"--ray and {flag_of(name)} do not go together: {why}")
+    folder = config.output_dir or new_folder(config)
+    kept = ["ppo", *without_flag("--ray", arguments)]
+    kept += [] if config.output_dir is not None else ["--output-dir", folder]
+    with usage_errors():
+        from surefoot.cluster import run_on_ray
+
+        return run_on_ray(given.ray, main, kept, Path(folder))
 
 
 _RUN_FLAGS = ("quiet", "fresh", "profile", "allow_changes", "allow_topology_change")
@@ -154,6 +197,7 @@ surefoot ppo --config run.yaml --learning-rate 2e-6
 surefoot ppo --config base.yaml mine.yaml --stop-strings "###" "User:" --max-grad-norm none
 surefoot ppo --model-name ./sft --dataset prompts.jsonl --reward judge.py:score --steps 50 --dry-run
 surefoot ppo --resume runs/first
+surefoot ppo --config run.yaml --processes 8 --shard
 """
 
 
@@ -194,7 +238,7 @@ def plan(arguments: Sequence[str]) -> int:
 
     given = read(arguments)
     with usage_errors():
-        return EXIT_OK if run_plan([*given.file, *given.config], options_of(given)) else EXIT_FAILED
+        return EXIT_OK if run_plan([*given.file, *given.config], options_of(given), given.processes) else EXIT_FAILED
 
 
 def rlhf(arguments: Sequence[str]) -> int:
@@ -329,6 +373,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "reward-test": reward_test,
     "serve-reward": serve_reward,
     "compare": compare,
+    "evaluate": evaluate,
     "report": report,
     "web": web,
     "rate": rate,
@@ -349,13 +394,16 @@ class _Complaints(logging.Handler):
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Warnings and what is logged, each on standard error without the place in our code that it comes from."""
-    complaints = _Complaints(logging.WARNING)
+    """Warnings and what is logged, each on standard error without the place in our code that it comes from.
+
+    All processes of a run would say the same, so the first one does; errors are everybody's.
+    """
+    complaints = _Complaints(logging.WARNING if is_first() else logging.ERROR)
     logger = logging.getLogger("surefoot")
     logger.addHandler(complaints)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}") if is_first() else None
             # peft asks transformers by an old name whether activations are recomputed: nobody can act on that
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield

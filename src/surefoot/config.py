@@ -64,6 +64,8 @@ class PPOConfig(Options):
     """Recompute activations in the backward pass: about a third more time for much less memory."""
     offload_frozen: bool = False
     """Keep reference and reward models off the device while they are not asked: less memory, the same numbers."""
+    shard: bool = False
+    """Each of several processes keeps a share of all weights, gradients and moments (FSDP2) instead of all of them."""
     chat_template: str | None = None
     """A Jinja file that replaces the tokenizer's chat template."""
 
@@ -306,6 +308,18 @@ class PPOConfig(Options):
             (
                 self.value_model_name is not None and self.critic != "model",
                 f"value_model_name is used with critic='model', not critic={self.critic!r}",
+            ),
+            (
+                self.shard and self.offload_frozen,
+                "shard and offload_frozen each say where frozen weights are while nobody asks them: choose one",
+            ),
+            (
+                self.shard and self.engine == "vllm",
+                "engine='vllm' is handed whole weights, and shard keeps them in shares: leave one out",
+            ),
+            (
+                self.shard and self.eight_bit_adam,
+                "eight_bit_adam cannot read weights in shares: leave it or shard out",
             ),
             (
                 self.lora_r > 0 and self.adapter_name is not None,

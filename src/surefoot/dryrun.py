@@ -82,7 +82,8 @@ def dry_run(trainer: Any) -> DryRunReport:
     marks = [time.perf_counter()]
     answers = trainer.generate(prompts, num_return_sequences=c.num_generations)
     marks.append(time.perf_counter())
-    scores = trainer.reward(repeated, answers).scores
+    with trainer.asking_rewards():
+        scores = trainer.reward(repeated, answers).scores
     marks.append(time.perf_counter())
     stats = trainer.step(repeated, answers, scores)
     marks.append(time.perf_counter())

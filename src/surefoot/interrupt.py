@@ -5,6 +5,7 @@ signal while weights are moved lets the update finish first. (docs/decisions/001
 """
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,12 +57,13 @@ class StopRequest(Callback):
 
     @contextmanager
     def listening(self, folder: Path) -> Iterator[None]:
-        """Hears signals while the run goes on.
+        """Hears signals while the run goes on, in the main thread; another is sent none (a worker of Ray is one).
 
         Raises:
             KeyboardInterrupt: at the second Ctrl-C; its message says how to go on.
         """
-        before = {number: signal.signal(number, self._hear) for number in _NAMES}
+        heard = _NAMES if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, self._hear) for number in heard}
         try:
             yield
         except KeyboardInterrupt:

@@ -85,7 +85,7 @@ class Loop:
                 repeated = [p for p in prompts for _ in range(c.num_generations)]
                 began = time.perf_counter()
                 reward.set_step(progress.steps)
-                with trainer.stop.may_be_left(), trainer.frozen_models():
+                with trainer.asking_rewards(), trainer.stop.may_be_left():
                     scored = reward(repeated, responses)
                 seconds = time.perf_counter() - began
             with self._undone_when_left(before):
@@ -179,14 +179,16 @@ def evaluation_of(trainer: Any, scoring: AbstractContextManager[Any]) -> Evaluat
     c, progress = trainer.config, trainer.progress
     mine: list[Prompt] = trainer.runtime.share(trainer.eval_prompts)
     seeds = [derive_seed(c.seed, "evaluate", p.index) for p in mine]
-    with scoring, trainer.stop.may_be_left():
-        answers = trainer.engine.generate([p.token_ids for p in mine], seeds, sampling_of(c, {}))
+    with scoring:
+        with trainer.models.whole_policy(), trainer.stop.may_be_left():
+            answers = trainer.engine.generate([p.token_ids for p in mine], seeds, sampling_of(c, {}))
         responses = [
             Response(a.token_ids, [True] * len(a.token_ids), a.logprobs, a.finish_reason == "length") for a in answers
         ]
         ids = [list(p.token_ids) for p in mine]
-        with trainer.frozen_models():
+        with trainer.asking_rewards(), trainer.stop.may_be_left():
             scored = trainer.reward(mine, answers)
+        with trainer.passes(), trainer.frozen_models():
             rollout, _ = _collect(trainer.models, ids, responses, temperature=c.temperature, kl_penalty=c.kl_penalty)
     samples = trainer.runtime.gather(sample_records(progress.steps, mine, answers, scored, rollout))
     return Evaluation(progress.steps, progress.episodes, evaluation_metrics(samples), samples)

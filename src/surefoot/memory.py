@@ -9,6 +9,10 @@ A run goes through stages, and each holds something else beside the weights and 
 The run takes what its largest stage takes. Where a backward pass frees activations layer by layer while gradients
 appear, the sum is largest at one of its two ends, so both are reckoned. What is small is left out: token ids, numbers
 a token, norms and buffers of a layer.
+
+Where weights lie in shares on several processes, each has its share of weights, gradients and moments, and beside them
+what is whole for a while: all weights of the model that samples or rewards, and in the other stages what lies outside
+of the layers and two layers, the one at work and the next.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +64,7 @@ class Model:
         gradients, moments: of what is trained; 0 where it is frozen.
         pass_: through its trunk; nothing where another model's pass serves.
         width: bytes of one token's state.
+        lent: of its weights, where they lie in shares, what a pass has as a whole.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Model:
     moments: int = 0
     pass_: Pass = Pass()
     width: int = 0
+    lent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,7 @@ class Need:
         base: bytes that the process takes before it loads a model.
         holes: share of what comes and goes that the allocator leaves unused beside it; 0 for one that reuses all.
         offload: frozen models leave while nobody asks them.
+        shares: processes that hold the weights together; 1 where each has all of them.
     """
 
     policy: Model
@@ -152,6 +159,7 @@ class Need:
     base: int = 0
     holes: float = 0
     offload: bool = False
+    shares: int = 1
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -197,9 +205,32 @@ def _held(need: Need, asked: Sequence[Model] = ()) -> dict[str, int]:
     there = [m for m in frozen if not need.offload or any(m is other for other in asked)]
     return {
         "interpreter and libraries": need.base,
-        "weights": sum(m.weights for m in (need.policy, need.critic, *there)),
-        "optimizer": need.policy.moments + need.critic.moments,
+        "weights": sum(_share(need, m.weights) for m in (need.policy, need.critic, *there)),
+        "optimizer": sum(_share(need, m.moments) for m in (need.policy, need.critic)),
     }
+
+
+def _share(need: Need, whole: int) -> int:
+    return -(-whole // need.shares)
+
+
+def _rest(need: Need, models: Sequence[Model]) -> dict[str, int]:
+    """What makes the weights of models whole, beside the share that is held."""
+    if need.shares == 1:
+        return {}
+    return {"weights of the others": sum(m.weights - _share(need, m.weights) for m in models)}
+
+
+def _lent(need: Need, models: Sequence[Model]) -> dict[str, int]:
+    """What passes through models have as a whole."""
+    return {} if need.shares == 1 else {"weights lent": sum(m.lent for m in models)}
+
+
+def _gradients(need: Need, model: Model) -> int:
+    """Of what lies in shares a process has its share, and the whole of what was lent for the pass."""
+    if need.shares == 1 or not model.weights:
+        return model.gradients
+    return _share(need, model.gradients) + model.gradients * model.lent // model.weights
 
 
 def _sampling(need: Need) -> Stage:
@@ -213,12 +244,12 @@ def _sampling(need: Need) -> Stage:
         "keys and values": cache + cache // s.layers,
         "logits": 4 * FLOAT32 * rows * need.output.vocabulary,
     }
-    return _stage("sampling", need, _held(need), parts)
+    return _stage("sampling", need, _held(need) | _rest(need, [need.policy]), parts)
 
 
 def _rewarding(need: Need) -> Stage:
     work = max(m.pass_.forward.at(need.work.reward_tokens) for m in need.rewards)
-    return _stage("reward", need, _held(need, need.rewards), {"work of a pass": work})
+    return _stage("reward", need, _held(need, need.rewards) | _rest(need, need.rewards), {"work of a pass": work})
 
 
 def _scoring(need: Need) -> Stage:
@@ -227,14 +258,15 @@ def _scoring(need: Need) -> Stage:
     Logits of policy and reference, a log-softmax and its exponential stand at a time.
     """
     w = need.work
-    kept = need.policy.pass_.kept.at(w.pass_tokens) if w.passes == 1 else 0
+    kept = need.policy.pass_.kept.at(w.pass_tokens) if w.passes == 1 and need.shares == 1 else 0
     tokens = max(w.scoring_tokens, w.pass_tokens if kept else 0)
     trunks = [m.pass_.forward.at(tokens) for m in (need.policy, need.critic, need.reference)]
     states = tokens * (need.policy.width + need.critic.width)
     read = (6 if need.output.whole_kl else 4) * need.output.piece(min(tokens, _answers(w, tokens)))
     work = states + max(*trunks, read + need.output.rounded)
     parts = {"graph of the first minibatch": kept, "work of a pass": work}
-    return _stage("scoring pass", need, _held(need, [need.reference]), parts)
+    lent = _lent(need, [need.policy, need.critic, need.reference])
+    return _stage("scoring pass", need, _held(need, [need.reference]) | lent, parts)
 
 
 def _update(need: Need) -> Stage:
@@ -243,13 +275,14 @@ def _update(need: Need) -> Stage:
     Where tensors of one size leave holes for others, what both trunks kept and all gradients lie side by side.
     """
     w, policy, critic, output = need.work, need.policy, need.critic, need.output
+    policys, critics = _gradients(need, policy), _gradients(need, critic)
     states = w.pass_rows * w.answer_tokens
     piece = output.piece(states)
     graph = policy.pass_.kept.at(w.pass_tokens)
-    earlier = policy.gradients + critic.gradients if w.passes > 1 else 0
+    earlier = policys + critics if w.passes > 1 else 0
     second = output.gradient if states > output.states_per_piece or earlier else 0  # made anew, then added
     appeared = earlier or output.gradient
-    after = earlier or policy.gradients
+    after = earlier or policys
     moments = [
         {
             "activations": graph,
@@ -263,18 +296,19 @@ def _update(need: Need) -> Stage:
             "gradients": after,
             "work of a pass": critic.pass_.backward.at(w.pass_tokens),
         },
-        {"gradients": policy.gradients + critic.gradients},
+        {"gradients": policys + critics},
     ]
     if need.holes:
         trunks = [m.pass_ for m in (policy, critic)]
         moments.append(
             {
                 "activations": sum(t.kept.at(w.pass_tokens) for t in trunks),
-                "gradients": policy.gradients + critic.gradients,
+                "gradients": policys + critics,
                 "work of a pass": max(t.backward.at(w.pass_tokens) for t in trunks),
             }
         )
-    return _stage("update", need, _held(need), max(moments, key=lambda parts: sum(parts.values())))
+    held = _held(need) | _lent(need, [policy, critic])
+    return _stage("update", need, held, max(moments, key=lambda parts: sum(parts.values())))
 
 
 def _stage(name: str, need: Need, held: Mapping[str, int], comes_and_goes: Mapping[str, int]) -> Stage:

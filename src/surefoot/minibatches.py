@@ -1,11 +1,14 @@
-"""Which rows make a minibatch: how an update goes through its batch, the same on every process."""
+"""Which rows make a minibatch, the same on every process, and what an update is given of those of one pass."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from surefoot.ops.batching import microbatches
+from surefoot.rows import Rows
 from surefoot.runtime import Runtime
 
 
@@ -29,6 +32,35 @@ class Passes:
     early_stop_kl: float | None = None
     ratio_threshold: float | None = None
     max_grad_norm: float | None = None
+
+
+class Tokens(NamedTuple):
+    """What an update needs to know about each response token of a pass, row by row."""
+
+    ids: Tensor
+    mask: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    weights: Tensor
+
+    def at(self, piece: slice) -> "Tokens":
+        """Those of a piece."""
+        return Tokens(*(column[piece] for column in self))
+
+
+class Part(NamedTuple):
+    """The rows of one pass; `states` are the policy's where they are known already.
+
+    Nothing is learned in an `idle` pass, which is made for the sake of other processes.
+    """
+
+    rows: Rows
+    tokens: Tokens
+    states: Tensor | None = None
+    idle: bool = False
 
 
 def first_minibatch(totals: Sequence[int], passes: Passes, *, seed: int, runtime: Runtime) -> list[int]:

@@ -5,7 +5,7 @@ Legend: `T` tokens of all rows of a pass, `n` any number of states, `H` hidden w
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from surefoot.arithmetic import arithmetic
 from surefoot.kernels import fuse
 from surefoot.networks import Head, Trunk, hidden_size_of, score_shift, trunk_of
 from surefoot.rows import Rows
+from surefoot.runtime import Runtime
+from surefoot.sharding import Shares, layer_names, lent_together
 
 LOGITS_BYTES = 64 * 2**20  # of one tensor of logits in float32; a pass holds about four of them at a time
 LOGITS_BYTES_ON_GPU = 2**30  # enough rows for a GPU's products
@@ -109,7 +111,12 @@ class ActorCritic:
         if reference.model is not policy:
             self._ref_trunk, self._ref_head = Trunk(trunk_of(reference.model)), Head(reference.model)
         self._critic_trunk = Trunk(critic.trunk) if isinstance(critic, ValueModel) else self._policy_trunk
-        trainable = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self._shares: dict[int, Shares] = {}
+        self._runtime: Runtime | None = None
+        self._find_parameters()
+
+    def _find_parameters(self) -> None:
+        trainable = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
         self._critic_adapter = {name: p for name, p in trainable.items() if f".{CRITIC_ADAPTER}." in name}
         self._policy = {name: p for name, p in trainable.items() if name not in self._critic_adapter}
 
@@ -142,7 +149,7 @@ class ActorCritic:
     def states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """The policy's last hidden state of every token."""
         with self.arithmetic():
-            return self._policy_trunk.states(rows)
+            return self._pass(self.policy, self._policy_trunk, rows)
 
     def logits(self, states: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
         """The policy's logits after each of its states."""
@@ -152,7 +159,7 @@ class ActorCritic:
     def reference_states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """The reference's last hidden state of every token."""
         with self.reference.active(), self.arithmetic():
-            return self._ref_trunk.states(rows)
+            return self._pass(self.reference.model, self._ref_trunk, rows)
 
     def reference_logits(self, states: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
         """The reference's logits after each of its states."""
@@ -161,8 +168,13 @@ class ActorCritic:
 
     def critic_states(self, rows: Rows) -> Float[Tensor, "T H"]:
         """What the critic's head reads, from a pass of its own inside `critic_pass`; a shared trunk is not moved."""
+        model = self.critic if isinstance(self.critic, ValueModel) else self.policy
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shares_trunk), self.arithmetic():
-            return self._critic_trunk.states(rows)
+            return self._pass(model, self._critic_trunk, rows)
+
+    def _pass(self, model: nn.Module, trunk: Trunk, rows: Rows) -> Tensor:
+        states: Tensor = self._shares[id(model)].run(trunk.states, rows) if self._shares else trunk.states(rows)
+        return states
 
     def values(self, states: Float[Tensor, "n H"]) -> Float[Tensor, " n"]:
         """The critic's value of each of its states, in float32."""
@@ -208,6 +220,53 @@ class ActorCritic:
             for parameter in self.policy.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             yield
+
+    # ------------------------------------------------------------------------------------- shares
+    def shard(self, runtime: Runtime) -> None:
+        """From now on every process holds a share of all weights. The parameters are others than before."""
+        own_critic = isinstance(self.critic, ValueModel)
+        together = [[self.policy] if own_critic else [self.policy, self.critic]]
+        together += [[self.critic]] if own_critic else []
+        together += [] if self.reference.model is self.policy else [[self.reference.model]]
+        for modules in together:
+            self._shares[id(modules[0])] = Shares(runtime, modules, layer_names(modules[0]))
+        self._runtime = runtime
+        self._find_parameters()
+
+    @property
+    def in_shares(self) -> bool:
+        """Whether processes wait for each other in every pass, since each has a share of the weights."""
+        return bool(self._shares)
+
+    def idle_passes(self, own: int) -> int:
+        """How many passes this process makes for the sake of others, beside `own` of its own."""
+        return 0 if self._runtime is None else self._runtime.all_max(own) - own
+
+    def collect_gradients(self) -> None:
+        """Ends the passes of a minibatch: gradients of weights in shares are those of all processes from here on."""
+        for shares in self._shares.values():
+            shares.collect_gradients()
+
+    def put_away(self) -> None:
+        """Ends passes without gradients: nothing that was whole for them stays so."""
+        for shares in self._shares.values():
+            shares.put_away()
+
+    def whole_policy(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which the policy is run by itself, as sampling does; all processes enter it together."""
+        return self.lent([self.policy])
+
+    def lent(
+        self, models: Sequence[nn.Module], others: Sequence[Shares] = ()
+    ) -> contextlib.AbstractContextManager[None]:
+        """The context in which each process has these of the models, and `others`, as a whole."""
+        if self._runtime is None:
+            return contextlib.nullcontext()
+        return lent_together(self._runtime, [*(self._shares[id(model)] for model in models), *others])
+
+    def assembled_policy(self, *, keep: bool) -> nn.Module | None:
+        """The policy as a whole, to be saved; a copy where it lies in shares, which is made on all processes."""
+        return self._shares[id(self.policy)].assembled(self.policy, keep=keep) if self._shares else self.policy
 
 
 def states_per_piece(vocabulary: int, device: torch.device) -> int:

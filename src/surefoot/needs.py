@@ -76,8 +76,9 @@ def need_of(
     device: torch.device,
     bfloat16: bool,
     base: int = 0,
+    processes: int = 1,
 ) -> Need:
-    """What a run with these options takes, with every pass rehearsed once."""
+    """What a run with these options takes on one of `processes`, with every pass rehearsed once."""
     row = work.row_tokens
     skeleton = Skeleton(shapes.policy, device)
     passes = skeleton.pass_(row, bfloat16=bfloat16, gradient_checkpointing=c.gradient_checkpointing)
@@ -98,6 +99,7 @@ def need_of(
         base=base,
         holes=HOLES if device.type == "cpu" else 0,
         offload=c.offload_frozen,
+        shares=processes if c.shard else 1,
     )
 
 
@@ -190,8 +192,9 @@ def tokens_for_models(
 ) -> int:
     """The same for models that are there, beside which `free` bytes are."""
     work = _work_on(models.device, c, queries, LEAST_TOKENS, processes)
-    need = need_of(c, shapes_of_models(models), work, device=models.device, bfloat16=bfloat16)
-    there = sum(m.weights for m in need.models)
+    shapes = shapes_of_models(models)
+    need = need_of(c, shapes, work, device=models.device, bfloat16=bfloat16, processes=processes)
+    there = sum(m.weights for m in need.models) // need.shares
     return tokens_of_a_pass(c, need, queries, free + there, models.device, processes)
 
 
@@ -210,6 +213,7 @@ def _trained(name: str, skeleton: Skeleton, passes: Pass, c: PPOConfig) -> Model
         moments=moments_of(trained, eight_bits=c.eight_bit_adam),
         pass_=passes,
         width=FLOAT32 * hidden_size_of(base_of(skeleton.model)),
+        lent=FLOAT32 * skeleton.lent,
     )
 
 
@@ -228,6 +232,7 @@ def _critic(c: PPOConfig, shapes: Shapes, policy: Skeleton, like: Model, bfloat1
         moments=moments_of(trained, eight_bits=c.eight_bit_adam),
         pass_=like.pass_ if c.critic == "adapter" else Pass(),
         width=like.width if c.critic == "adapter" else 0,
+        lent=FLOAT32 * sum(trained),
     )
 
 
@@ -239,7 +244,8 @@ def _reference(
         return Model("reference (shares the base)", copied, pass_=Pass(forward=passes.forward))
     own = Skeleton(shapes.reference.requires_grad_(False), device)
     weights = own.held_in_bfloat16() if bfloat16 else FLOAT32 * own.parameters
-    return Model("reference", weights, pass_=own.pass_(row, bfloat16=bfloat16))
+    lent = weights * own.lent // own.parameters
+    return Model("reference", weights, pass_=own.pass_(row, bfloat16=bfloat16), lent=lent)
 
 
 def _reward(name: str, model: nn.Module, dtype: torch.dtype, device: torch.device, row: int) -> Model:

@@ -1,14 +1,18 @@
 """Tells run folder, tracker and callbacks what happens in `train`, and asks the callbacks whether to go on."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from surefoot import checkpoint
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
 from surefoot.config import PPOConfig
 from surefoot.progress import Progress
+from surefoot.prompts.pieces import token_texts
 from surefoot.rewards.mix import MixedScores
 from surefoot.runtime import Runtime
 from surefoot.statistics import sequence_kl
@@ -16,6 +20,10 @@ from surefoot.tracking import RunFolder, Tracker, make_tracker
 from surefoot.types import Completion, Prompt, Rollout, StepStats
 
 _LOG = logging.getLogger("surefoot")
+
+EVALUATED_BY_TOKEN, TRAINED_BY_TOKEN, LONGEST_BY_TOKEN = 16, 4, 256
+"""Of an evaluation and of a step the first so many answers are kept token by token, up to so many tokens."""
+_TOKENS = "tokens"
 
 
 @runtime_checkable
@@ -25,6 +33,8 @@ class Recorded(Protocol):
     config: PPOConfig
     runtime: Runtime
     progress: Progress
+    tokenizer: Any
+    last_experience: Any
 
     def save(self, path: str | Path) -> None:
         """Writes a checkpoint."""
@@ -76,9 +86,10 @@ class Recorder:
 
     def step(self, stats: StepStats, samples: Sequence[SampleRecord]) -> str | None:
         """Records a step; a reason to stop where a callback asks for it."""
-        everybody = self._trainer.runtime.gather(samples)
+        everybody = self._trainer.runtime.gather(_with_advantages(samples, self._trainer.last_experience.advantages))
         if self._writes is not None:
-            self._writes.log_step(stats, everybody, with_samples=True)
+            self._writes.log_step(stats, self._spelled(everybody, TRAINED_BY_TOKEN), with_samples=True)
+        _forget_tokens(everybody)
         if self._tracker is not None:
             self._tracker.log(stats.scalars(), self._trainer.progress.steps)
         asked = [callback.on_step(self._trainer, stats, everybody) for callback in self._callbacks]
@@ -87,7 +98,9 @@ class Recorder:
     def evaluation(self, found: Evaluation) -> str | None:
         """Records an evaluation; a reason to stop where a callback asks for it."""
         if self._writes is not None:
-            self._writes.log_evaluation(found.step, found.episode, found.metrics, found.samples)
+            samples = self._spelled(found.samples, EVALUATED_BY_TOKEN)
+            self._writes.log_evaluation(found.step, found.episode, found.metrics, samples)
+        _forget_tokens(found.samples)
         if self._tracker is not None:
             self._tracker.log(found.metrics, found.step)
         asked = [callback.on_evaluation(self._trainer, found) for callback in self._callbacks]
@@ -139,6 +152,17 @@ class Recorder:
         if self._folder is not None:
             self._folder.lock.release()
 
+    def _spelled(self, samples: Sequence[SampleRecord], most: int) -> list[SampleRecord]:
+        """The samples with the texts of their tokens in the place of ids; from the `most`th on without tokens."""
+        told: list[SampleRecord] = []
+        for place, sample in enumerate(samples):
+            tokens = sample.get(_TOKENS)
+            told.append({name: value for name, value in sample.items() if name != _TOKENS})
+            if tokens is not None and place < most:
+                numbers = {name: values for name, values in tokens.items() if name != "ids"}
+                told[-1][_TOKENS] = {"texts": token_texts(self._trainer.tokenizer, tokens["ids"]), **numbers}
+        return told
+
     @property
     def _writes(self) -> Any:
         return self._folder if self._trainer.runtime.is_main else None
@@ -147,7 +171,10 @@ class Recorder:
 def sample_records(
     step: int, prompts: Sequence[Prompt], answers: Sequence[Completion], scored: MixedScores, rollout: Rollout
 ) -> list[SampleRecord]:
-    """Every answer in words, with its scores, its divergence from the reference in nats, and its length in tokens."""
+    """Every answer in words, with its scores, its divergence from the reference in nats, and its length in tokens.
+
+    A conversation is kept as one beside the text that the policy read.
+    """
     divergence = sequence_kl(rollout.kl, rollout.response_mask).tolist()
     return [
         {
@@ -161,5 +188,30 @@ def sample_records(
             "finish_reason": answer.finish_reason,
             "row": prompt.index,
         }
+        | ({"messages": [dict(message) for message in prompt.messages]} if prompt.messages else {})
+        | (_token_numbers(answer, rollout.kl[i]) if i < EVALUATED_BY_TOKEN else {})
         for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
     ]
+
+
+def _token_numbers(answer: Completion, kl: Tensor) -> dict[str, Any]:
+    """An answer's tokens and the divergence at each, in nats."""
+    ids = list(answer.token_ids[:LONGEST_BY_TOKEN])
+    return {_TOKENS: {"ids": ids, "kl": _rounded(kl[: len(ids)])}}
+
+
+def _with_advantages(samples: Sequence[SampleRecord], advantages: Tensor) -> Sequence[SampleRecord]:
+    """The samples, which are the rows that were learnt from, with the advantage of each token that is kept."""
+    for sample, row in zip(samples[:TRAINED_BY_TOKEN], advantages[:TRAINED_BY_TOKEN], strict=False):
+        sample[_TOKENS]["advantage"] = _rounded(row[: len(sample[_TOKENS]["ids"])])
+    return samples
+
+
+def _forget_tokens(samples: Sequence[SampleRecord]) -> None:
+    """They are on the disk; neither checkpoints nor callbacks need them."""
+    for sample in samples:
+        sample.pop(_TOKENS, None)
+
+
+def _rounded(values: Tensor) -> list[float | None]:
+    return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]

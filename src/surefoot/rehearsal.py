@@ -22,6 +22,7 @@ from surefoot.attention import packed_attention
 from surefoot.memory import BFLOAT16, FLOAT32, Growth, Pass
 from surefoot.models import disable_dropout, recompute_activations
 from surefoot.networks import base_of, trunk_of
+from surefoot.sharding import layer_names
 
 _TOKENS = 2048  # of a rehearsed pass: enough for its own work to exceed that of a single weight
 
@@ -48,6 +49,14 @@ class Skeleton:
     def parameters(self) -> int:
         """How many numbers it has."""
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def lent(self) -> int:
+        """How many numbers a pass has as a whole where they lie in shares: those outside of layers, and two layers."""
+        names = layer_names(self.model)
+        layers = [m for m in self.model.modules() if type(m).__name__ in names]
+        sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
+        return self.parameters - sum(sizes) + 2 * max(sizes, default=0)
 
     @property
     def trained(self) -> list[int]:

@@ -4,6 +4,7 @@ What must be the same is compared first: options, frozen models, prompts, number
 another, the numbers may differ in their last digits, and that is said.
 """
 
+import json
 import math
 import platform
 import warnings
@@ -13,16 +14,25 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from surefoot import __version__
 from surefoot.changes import check_changes, stored_options
-from surefoot.checkpoint import read_checkpoint, write_checkpoint
+from surefoot.checkpoint import (
+    begin,
+    finish,
+    part_name,
+    put,
+    read_checkpoint,
+    unfinished_on_failure,
+    write_checkpoint,
+)
 from surefoot.config import PPOConfig
 from surefoot.models import REWARD_ADAPTER, ActorCritic
 from surefoot.progress import Progress
 from surefoot.rewards import RewardMix
 from surefoot.runtime import Runtime
+from surefoot.sharding import parts_of_all
 from surefoot.snapshot import (
     generator_states,
     pack,
@@ -69,7 +79,35 @@ def save_trainer(trainer: Resumable, path: str | Path) -> None:
             state["config"] = plain(stored_options(trainer.config), "config")
             state["identity"] = dict(trainer.identity)
             state["machine"] = machine(trainer.models.device)
-            write_checkpoint(path, tensors, state, about)
+            if not trainer.models.in_shares:
+                write_checkpoint(path, tensors, state, about)
+    if trainer.models.in_shares:
+        _write_in_shares(runtime, path, tensors, state, about)
+
+
+def _write_in_shares(
+    runtime: Runtime,
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> None:
+    """A checkpoint into which every process writes its own shares; the folder is one that all of them see."""
+    mine = parts_of_all(tensors, is_main=runtime.is_main)
+    text = json.dumps(state, indent=1, allow_nan=False)
+    size = len(text) + sum(runtime.gather([sum(t.nbytes for t in mine.values())]))
+    begun: list[Path] = []
+    with runtime.together():
+        begun += [begin(path, size)] if runtime.is_main else []
+    folder = runtime.gather(begun)[0]
+    with unfinished_on_failure(folder, path, size):
+        name, entry = part_name(runtime.rank, runtime.world_size), {}
+        with runtime.together():
+            entry = put(folder, name, mine)
+        files = dict(runtime.gather([(name, entry)]))
+        with runtime.together():
+            if runtime.is_main:
+                finish(folder, path, files, text, about)
 
 
 def restore_trainer(

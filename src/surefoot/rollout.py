@@ -72,6 +72,7 @@ def collect(
     others = [i for i in range(len(totals)) if i not in set(keep)]
     groups = [[others[i] for i in part] for part in microbatches([totals[i] for i in others], max_tokens=max_tokens)]
     fresh = None
+    groups += [min(groups, key=len)] * models.idle_passes(len(groups)) if groups else []  # the same numbers once more
     for group in [list(keep), *groups] if keep else groups:
         rows = join_rows(query_ids[group], query_mask[group], response_ids[group], lengths[group])
         kept = bool(keep) and fresh is None
@@ -84,6 +85,7 @@ def collect(
         for whole, part in zip((logprobs, entropies, ref_logprobs, kl, values), seen, strict=False):
             whole[group] = torch.zeros_like(present, dtype=part.dtype).masked_scatter(present, part)
         last_values[group] = seen.last_values
+    models.put_away()
 
     sampled, known = _pad_floats([list(r.logprobs) for r in responses], shape, device)
     rollout = Rollout(

@@ -49,7 +49,7 @@ def run_ppo(
 
     screen = console()
     if config.output_dir is None:
-        config = config.replace(output_dir=_new_folder(str(config.model_name)))
+        config = config.replace(output_dir=_agreed_folder(config))
     with usage_errors():
         runtime = Runtime()
         found = _look(config, runtime, fresh)
@@ -219,9 +219,14 @@ def _conclude(screen: "Console", result: "TrainResult", folder: Path, reason: st
     say(screen, f"report    {write_report(folder)}")
 
 
-def _new_folder(model_name: str) -> str:
-    """runs/<model>-<time>, the same on every process."""
+def new_folder(config: PPOConfig) -> str:
+    """runs/<model>-<time>."""
+    name = Path(str(config.model_name)).name or "model"
+    return f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _agreed_folder(config: PPOConfig) -> str:
+    """The same on every process."""
     from surefoot.runtime import Runtime
 
-    name = Path(model_name).name or "model"
-    return str(Runtime().gather([f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"])[0])
+    return str(Runtime().gather([new_folder(config)])[0])

@@ -29,7 +29,7 @@ class Runtime:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(seconds=patience())
             )
-            atexit.register(_leave)  # a group that is still open when Python ends may abort the process
+            atexit.register(leave)  # a group that is still open when Python ends may abort the process
         self.rank = dist.get_rank() if self.world_size > 1 else 0
         self._peers = _watched(self.rank, self.world_size) if self.world_size > 1 else None
 
@@ -49,7 +49,7 @@ class Runtime:
         if self.world_size == 1:
             return x
         total = x.clone()
-        with self._with_all():
+        with self.with_all():
             dist.all_reduce(total)
         return total
 
@@ -62,7 +62,7 @@ class Runtime:
         if self.world_size == 1:
             return flag
         least = torch.tensor(float(flag))
-        with self._with_all():
+        with self.with_all():
             dist.all_reduce(least, op=dist.ReduceOp.MIN)
         return bool(least)
 
@@ -71,7 +71,7 @@ class Runtime:
         if self.world_size == 1:
             return list(rows)
         parts: list[Any] = [None] * self.world_size
-        with self._with_all():
+        with self.with_all():
             dist.all_gather_object(parts, list(rows))
         return [row for part in parts for row in part]
 
@@ -86,6 +86,8 @@ class Runtime:
         failure: BaseException | None = None
         try:
             yield
+        except PeerLostError:  # nothing can be done together any more
+            raise
         except (Exception, SystemExit, AbandonedError) as error:  # noqa: BLE001 - it is raised again below
             failure = error
         leaves = isinstance(failure, AbandonedError)
@@ -112,7 +114,27 @@ class Runtime:
             raise
 
     @contextmanager
-    def _with_all(self) -> Iterator[None]:
+    def lockstep(self) -> Iterator[None]:
+        """Passes in which processes wait for each other: an error of one ends all, for there is no coming together.
+
+        Raises:
+            PeerLostError: an error in this block, of this process or of another.
+        """
+        try:
+            with self.with_all():
+                yield
+        except PeerLostError:
+            raise
+        except BaseException as error:
+            if self._peers is None:
+                raise
+            self._peers.tell(error)
+            if not isinstance(error, Exception):
+                raise
+            raise PeerLostError(f"process {self.rank} failed: {type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def with_all(self) -> Iterator[None]:
         """Something that all processes do together.
 
         Raises:
@@ -120,6 +142,8 @@ class Runtime:
         """
         try:
             yield
+        except PeerLostError:
+            raise
         except RuntimeError as error:
             if self._peers is None or not _BROKEN.search(str(error)):
                 raise
@@ -137,7 +161,9 @@ class Runtime:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            with self._with_all():
+            if hasattr(parameter, "full_tensor"):  # in shares, whose gradients are sums already
+                continue
+            with self.with_all():
                 dist.all_reduce(parameter.grad)
 
     def share(self, rows: Sequence[Any]) -> list[Any]:
@@ -148,7 +174,7 @@ class Runtime:
     def barrier(self) -> None:
         """Waits for all processes."""
         if self.world_size > 1:
-            with self._with_all():
+            with self.with_all():
                 dist.barrier()
 
 
@@ -173,7 +199,8 @@ def _watched(rank: int, world_size: int) -> Peers:
     return _peers
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Says goodbye to the other processes; nothing is done together after that."""
     if _peers is not None:
         _peers.close()
     if dist.is_initialized():

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from surefoot.models import CRITIC_ADAPTER, ActorCritic, AdapterCritic, ValueHead, ValueModel
+from surefoot.sharding import cut_like, whole
 
 
 def save_policy(policy: Any, tokenizer: Any, path: Path) -> None:
@@ -28,13 +30,16 @@ def save_policy(policy: Any, tokenizer: Any, path: Path) -> None:
     tokenizer.save_pretrained(path)
 
 
-def save_critic(models: ActorCritic, path: Path) -> None:
-    """Writes the critic's own weights as safetensors, with a note of its kind."""
+def critic_tensors(models: ActorCritic) -> dict[str, torch.Tensor]:
+    """The critic's own weights, by name, as a whole; called on every process."""
+    return {name: whole(t.detach()).cpu() for name, t in _tensors(models).items()}
+
+
+def save_critic(models: ActorCritic, path: Path, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Writes the critic's own weights as safetensors, with a note of its kind; `tensors` are those, if known."""
     path.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: t.detach().cpu().contiguous().clone() for name, t in _tensors(models).items()},
-        path / "critic.safetensors",
-    )
+    found = critic_tensors(models) if tensors is None else tensors
+    save_file({name: t.contiguous().clone() for name, t in found.items()}, path / "critic.safetensors")
     (path / "critic.json").write_text(json.dumps({"kind": _kind(models.critic)}))
 
 
@@ -50,7 +55,7 @@ def load_critic(models: ActorCritic, path: str | Path) -> None:
     saved = load_file(Path(path) / "critic.safetensors")
     with torch.no_grad():
         for name, tensor in _tensors(models).items():
-            tensor.copy_(saved[name])
+            tensor.copy_(cut_like(saved[name], tensor))
 
 
 def _kind(critic: nn.Module) -> str:

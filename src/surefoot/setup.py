@@ -17,7 +17,9 @@ from surefoot.models import ActorCritic
 from surefoot.offload import Offloaded, frozen_models
 from surefoot.prompts import DetectionReport, load_prompts, split_eval
 from surefoot.rewards import RewardMix, make_reward
+from surefoot.rewards.sharing import SharedClassifier
 from surefoot.runtime import Runtime, cpu_has_bfloat16
+from surefoot.sharding import Shares, layer_names
 from surefoot.types import AllSum, Prompt, Rollout, Sampling
 from surefoot.update import Losses
 
@@ -142,6 +144,17 @@ def offload_of(c: PPOConfig, models: ActorCritic, reward: RewardMix | None) -> O
         return None
     own = None if models.reference.model is models.policy else models.reference.model
     return Offloaded(frozen_models(own, reward.rewards.values() if reward else ()))
+
+
+def shares_of_rewards(runtime: Runtime, reward: RewardMix | None) -> list[Shares]:
+    """The frozen reward models that have weights of their own, each cut into shares."""
+    models = frozen_models(None, reward.rewards.values() if reward else ())
+    return [Shares(runtime, [m], layer_names(m)) for m in models if not isinstance(m, SharedClassifier)]
+
+
+def on_its_base(reward: RewardMix) -> bool:
+    """Whether a reward is an adapter on the policy's own base."""
+    return any(isinstance(getattr(r, "model", None), SharedClassifier) for r in reward.rewards.values())
 
 
 def kl_controller_of(c: PPOConfig, total_steps: int | None) -> KLController:

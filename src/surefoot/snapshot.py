@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surefoot.sharding import cut_like
 from surefoot.types import Prompt
 
 _MOMENTS = "optimizer."
@@ -42,12 +43,18 @@ def unpack(
     Raises:
         ValueError: it is of other models, of another optimizer or of other parts; nothing was changed then.
     """
-    moments = {name.removeprefix(_MOMENTS): t for name, t in tensors.items() if name.startswith(_MOMENTS)}
     _check_match(tensors, parameters)
     _check_state(tensors, state, parts)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {}
+    for name in tensors:
+        if name.startswith(_MOMENTS):
+            index = int(name.removeprefix(_MOMENTS).split(".", 1)[0])
+            like = trained[index] if index < len(trained) else tensors[name]
+            moments[name.removeprefix(_MOMENTS)] = cut_like(tensors[name], like)
     restore_optimizer(optimizer, moments, state["optimizer"])
     for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
+        parameter.copy_(cut_like(tensors[name], parameter))
     for name, part in parts.items():
         part.load_state_dict(unplain(state["parts"][name]))
 

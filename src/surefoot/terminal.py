@@ -28,9 +28,15 @@ def say(screen: "Console", text: str) -> None:
     screen.print(visible_lines(text), markup=False, highlight=False, soft_wrap=True)
 
 
+def is_first() -> bool:
+    """Whether this is the process that speaks for all that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def complain(text: str) -> None:
-    """A line on standard error."""
-    print(f"surefoot: {presentable(text)}", file=sys.stderr)
+    """A line on standard error; which process it is of is said where it is not the first."""
+    who = "surefoot" if is_first() else f"surefoot, process {os.environ['RANK']}"
+    print(f"{who}: {presentable(text)}", file=sys.stderr)
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from surefoot.resuming import identity_of, read_options, restore_trainer, save_t
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
-from surefoot.saving import save_critic, save_policy
+from surefoot.saving import critic_tensors, save_critic, save_policy
 from surefoot.setup import (
     kl_controller_of,
     load_data,
@@ -41,12 +41,15 @@ from surefoot.setup import (
     losses_of,
     make_optimizer,
     offload_of,
+    on_its_base,
     passes_of,
     reward_of,
     sampling_of,
     shape_scores,
+    shares_of_rewards,
     use_bfloat16,
 )
+from surefoot.sharding import Shares
 from surefoot.snapshot import prompts_digest
 from surefoot.statistics import Laps, Prices, step_statistics
 from surefoot.stopping import StopRules, StopSwitch
@@ -83,6 +86,8 @@ class PPOTrainer:
     Raises:
         ValueError: models, tokenizer and options that do not fit together.
     """
+
+    _shares_of_rewards: Sequence[Shares] = ()
 
     def __init__(
         self,
@@ -143,6 +148,8 @@ class PPOTrainer:
             prompts=(*self.prompts, *self.eval_prompts),
             max_new_tokens=config.max_new_tokens,
         )
+        if config.shard and self.runtime.world_size > 1:
+            self._cut_into_shares(optimizer)
         self.optimizer = make_optimizer(config, self.models, optimizer)
         self.lr_scheduler = lr_scheduler
         self.total_steps = config.total_steps(len(self.prompts) or None)
@@ -164,6 +171,17 @@ class PPOTrainer:
         self._bundles = FaultBundles(config, self.runtime)
         self._symptoms = Symptoms(speak=self.runtime.is_main)
         self._advise()
+
+    def _cut_into_shares(self, optimizer: Any) -> None:
+        """From now on this process keeps a share of all weights."""
+        if isinstance(optimizer, torch.optim.Optimizer):
+            raise ValueError(
+                "optimizer holds the weights as they were before shard=True cut them: give a function that makes one "
+                "from the list of all trainable parameters"
+            )
+        assert self.identity  # it looks at whole weights
+        self.models.shard(self.runtime)
+        self._shares_of_rewards = shares_of_rewards(self.runtime, self.reward)
 
     def _advise(self) -> None:
         for sentence in self.config.advice(sum(p.numel() for p in self.policy.parameters())):
@@ -206,7 +224,7 @@ class PPOTrainer:
         call = self.progress.generations
         seeds = [derive_seed(self.config.seed, "sample", call, first + i) for i in range(len(repeated))]
         self.progress.generations += 1
-        with self.stop.may_be_left():
+        with self.models.whole_policy(), self.stop.may_be_left():
             answers = self.engine.generate(repeated, seeds, how)
         self._generate_seconds = time.perf_counter() - began
         if isinstance(queries[0], str | Prompt):
@@ -251,8 +269,8 @@ class PPOTrainer:
         passes = passes_of(c, self.tokens_of_a_pass(), critic_only=self.steps_done < c.critic_warmup_steps)
         seed = derive_seed(c.seed, "order", self.steps_done)
         totals = [len(q) + len(a.ids) for q, a in zip(ids, answers, strict=True)]
-        first = first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
-        with self.runtime.together(), self.stop.may_be_left():
+        first = [] if self.models.in_shares else first_minibatch(totals, passes, seed=seed, runtime=self.runtime)
+        with self.runtime.together(), self.passes():
             rollout, fresh = self._collect(ids, answers, keep=first)
         if c.overlong_filter:
             counted = rollout.response_mask & ~rollout.truncated[:, None]
@@ -279,17 +297,18 @@ class PPOTrainer:
         )
         faults.check_experience(experience)
         laps.mark("time/ppo/compute_advantages")
-        done = update(
-            self.models,
-            self.optimizer,
-            experience,
-            losses_of(c, prices.kl_coef),
-            passes,
-            seed=seed,
-            runtime=self.runtime,
-            faults=faults,
-            fresh=fresh,
-        )
+        with self.runtime.with_all():
+            done = update(
+                self.models,
+                self.optimizer,
+                experience,
+                losses_of(c, prices.kl_coef),
+                passes,
+                seed=seed,
+                runtime=self.runtime,
+                faults=faults,
+                fresh=fresh,
+            )
         laps.mark("time/ppo/optimize_step")
         stats = step_statistics(experience, shaped, done, prices, self.runtime, faults.counted) | faults.counts
         gone = faults.close(optimizer_steps=done.optimizer_steps)
@@ -379,9 +398,12 @@ class PPOTrainer:
 
     def save_model(self, path: str | Path) -> None:
         """Writes policy and tokenizer so that AutoModelForCausalLM loads them, and the critic in critic/ beside."""
-        if self.runtime.is_main:
-            save_policy(self.policy, self.tokenizer, Path(path))
-            save_critic(self.models, Path(path).parent / "critic")
+        main = self.runtime.is_main
+        if main or self.models.in_shares:
+            policy, critic = self.models.assembled_policy(keep=main), critic_tensors(self.models)
+        if main:
+            save_policy(policy, self.tokenizer, Path(path))
+            save_critic(self.models, Path(path).parent / "critic", critic)
 
     @functools.cached_property
     def identity(self) -> Mapping[str, str]:
@@ -409,6 +431,28 @@ class PPOTrainer:
     def frozen_models(self) -> AbstractContextManager[None]:
         """The context in which reference and reward models are there to be asked."""
         return nullcontext() if self._frozen is None else self._frozen.present()
+
+    def asking_rewards(self) -> AbstractContextManager[None]:
+        """The context in which rewards are asked: their models are there, as a whole. All processes enter it."""
+        if not self.models.in_shares:
+            return self.frozen_models()
+        on_policy = self.reward is not None and on_its_base(self.reward)
+        return self.models.lent([self.policy] if on_policy else [], self._shares_of_rewards)
+
+    @contextmanager
+    def passes(self) -> Iterator[None]:
+        """Passes in which nothing is learned, inside `together`: they may be left at any moment.
+
+        In lockstep they may be left before they begin, by all processes.
+        """
+        if not self.models.in_shares:
+            with self.stop.may_be_left():
+                yield
+            return
+        with self.runtime.together(), self.stop.may_be_left():
+            pass
+        with self.runtime.lockstep():
+            yield
 
     def tokens_of_a_pass(self) -> int | None:
         """The bound on a forward and backward pass. "auto" is made out once, and stays with the run."""

@@ -4,13 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from surefoot.faults import Fault, StepFaults
-from surefoot.minibatches import Passes, local_rows, orders_of_rows
+from surefoot.minibatches import Part, Passes, Tokens, local_rows, orders_of_rows
 from surefoot.models import ActorCritic
 from surefoot.ops.batching import microbatches, pieces
 from surefoot.ops.kl import kl_estimate
@@ -18,8 +17,9 @@ from surefoot.ops.logprobs import logprobs_and_entropies
 from surefoot.ops.loss import policy_loss, value_loss
 from surefoot.ops.masking import length_mask
 from surefoot.phases import UPDATE, stage
-from surefoot.rows import Fresh, Rows, join_rows
+from surefoot.rows import Fresh, join_rows
 from surefoot.runtime import Runtime
+from surefoot.sharding import own_part, whole
 from surefoot.types import Experience, UpdateStats
 
 
@@ -73,30 +73,6 @@ def update(
                 if stopped:
                     return job.stats(early_stopped=True)
     return job.stats(early_stopped=False)
-
-
-class _Tokens(NamedTuple):
-    """What an update needs to know about each response token of a pass, row by row."""
-
-    ids: Tensor
-    mask: Tensor
-    old_logprobs: Tensor
-    ref_logprobs: Tensor
-    old_values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    weights: Tensor
-
-    def at(self, piece: slice) -> "_Tokens":
-        return _Tokens(*(column[piece] for column in self))
-
-
-class _Part(NamedTuple):
-    """The rows of one pass; `states` are the policy's where they are known already."""
-
-    rows: Rows
-    tokens: _Tokens
-    states: Tensor | None
 
 
 class _Update:
@@ -165,6 +141,8 @@ class _Update:
             self.skipped += 1
             return True
         means = self._backward(rows, tokens, policy=False)
+        for parameter in self.policy_parameters:  # 0 where it lies in shares: it is to have none
+            parameter.grad = None
         norms = self._clip(self.critic_parameters)
         if not self.faults.agreed_finite([*means.values(), *norms.values()]):
             fault = Fault("the critic's loss or gradient", rows, self.begun, means | norms)
@@ -184,17 +162,31 @@ class _Update:
         return True
 
     def _to_blame(self, rows: list[int]) -> list[int]:
-        """Those of this process's rows that give a loss or gradient that is not finite when they are alone."""
-        return [row for row in rows if not self._finite_alone(row)]
+        """Those of this process's rows that give a loss or gradient that is not finite when they are alone.
 
-    def _finite_alone(self, row: int) -> bool:
+        Where a gradient is at once everybody's, the rows of all processes have their turns.
+        """
+        if not self.models.in_shares:
+            return [row for row in rows if not self._finite_alone([row])]
+        first, total = self.runtime.offset(len(rows))
+        blamed = []
+        for turn in range(total):
+            mine = rows[turn - first : turn - first + 1] if turn >= first else []
+            if not self.runtime.all_true(self._finite_alone(mine)):
+                blamed += mine
+        return blamed
+
+    def _finite_alone(self, rows: list[int]) -> bool:
         sums: dict[str, Tensor] = {}
-        for part in self._cut([row]):
+        for part in self._cut(rows):
             if not self.passes.critic_only:
                 self._policy_backward(part, 1.0, sums)
             if not self.models.shares_trunk or self.passes.critic_only:
                 self._critic_backward(part, 1.0, sums)
-        gradients = [p.grad for p in (*self.policy_parameters, *self.critic_parameters) if p.grad is not None]
+        self.models.collect_gradients()
+        gradients = [
+            own_part(p.grad) for p in (*self.policy_parameters, *self.critic_parameters) if p.grad is not None
+        ]
         norms = torch.stack([*(x.double() for x in sums.values()), *(g.double().norm() for g in gradients)])
         self.optimizer.zero_grad(set_to_none=True)
         return bool(norms.isfinite().all())
@@ -208,15 +200,18 @@ class _Update:
                 self._policy_backward(part, tokens, sums)
             if not policy or not self.models.shares_trunk:
                 self._critic_backward(part, tokens, sums)
+        self.models.collect_gradients()
         return self._means(sums, tokens)
 
-    def _policy_backward(self, part: _Part, tokens: float, sums: dict[str, Tensor]) -> None:
+    def _policy_backward(self, part: Part, tokens: float, sums: dict[str, Tensor]) -> None:
         """Adds the gradient of the policy's loss, and of the critic's where one pass gives both.
 
         States meet the vocabulary some at a time, each piece going backward at once; one backward pass of the trunk
         then takes the gradients of all of them.
         """
         states = self.models.states(part.rows) if part.states is None else part.states
+        if part.idle:
+            return _backward_for_nothing(states)
         states = states[part.rows.predicted_at]
         gradients = torch.empty_like(states)
         for piece in pieces(len(states), self.models.states_per_piece):
@@ -229,8 +224,9 @@ class _Update:
             gradients[piece] = leaf.grad
         if states.requires_grad:
             states.backward(gradients)
+        return None
 
-    def _policy_loss(self, states: Tensor, seen: _Tokens, sums: dict[str, Tensor]) -> Tensor:
+    def _policy_loss(self, states: Tensor, seen: Tokens, sums: dict[str, Tensor]) -> Tensor:
         c = self.losses
         logprobs, entropies = logprobs_and_entropies(self.models.logits(states), seen.ids, c.temperature)
         loss, diagnostics = policy_loss(
@@ -245,14 +241,17 @@ class _Update:
             loss = loss + c.kl_coef * torch.where(seen.mask, k2, 0).sum()
         return loss
 
-    def _critic_backward(self, part: _Part, tokens: float, sums: dict[str, Tensor]) -> None:
+    def _critic_backward(self, part: Part, tokens: float, sums: dict[str, Tensor]) -> None:
         """Adds the gradient of a pass of the critic alone."""
         with self.models.critic_pass():
-            states = self.models.critic_states(part.rows)[part.rows.predicted_at]
-            loss = self._value_loss(states, part.tokens, sums)
+            states = self.models.critic_states(part.rows)
+            if part.idle:
+                return _backward_for_nothing(states)
+            loss = self._value_loss(states[part.rows.predicted_at], part.tokens, sums)
             (self.losses.vf_coef * loss / tokens).backward()
+            return None
 
-    def _value_loss(self, states: Tensor, seen: _Tokens, sums: dict[str, Tensor]) -> Tensor:
+    def _value_loss(self, states: Tensor, seen: Tokens, sums: dict[str, Tensor]) -> Tensor:
         values = self.models.values(states)
         loss, d = value_loss(values, seen.old_values, seen.returns, seen.mask, self.losses.clip_value)
         _add(sums, value_loss=loss, value_clipped=d.clipped, value_error=d.squared_error, value=d.values)
@@ -264,19 +263,22 @@ class _Update:
         rows = [row for row in rows if row not in self.faults.left_out]
         return rows, float(self.runtime.all_sum(self.experience.rollout.response_mask[rows].sum().float()))
 
-    def _cut(self, rows: list[int]) -> Iterator[_Part]:
+    def _cut(self, rows: list[int]) -> Iterator[Part]:
         fresh, self.fresh = self.fresh, None
         if fresh is not None and set(fresh.group) == set(rows):
-            yield _Part(fresh.rows, self._tokens(fresh.group), fresh.states)
+            yield Part(fresh.rows, self._tokens(fresh.group), fresh.states)
             return
         r = self.experience.rollout
-        totals = (r.query_mask.sum(-1) + r.lengths)[rows].tolist()
-        for positions in microbatches(totals, max_rows=self.passes.max_rows, max_tokens=self.passes.max_tokens):
-            group = [rows[i] for i in positions]
+        totals = (r.query_mask.sum(-1) + r.lengths).tolist()
+        limits = {"max_rows": self.passes.max_rows, "max_tokens": self.passes.max_tokens}
+        groups = [[rows[i] for i in part] for part in microbatches([totals[row] for row in rows], **limits)]
+        idle = self.models.idle_passes(len(groups))
+        shortest = [totals.index(min(totals))]
+        for group, is_idle in [*((group, False) for group in groups), *[(shortest, True)] * idle]:
             part = join_rows(r.query_ids[group], r.query_mask[group], r.response_ids[group], r.lengths[group])
-            yield _Part(part, self._tokens(group), None)
+            yield Part(part, self._tokens(group), idle=is_idle)
 
-    def _tokens(self, group: list[int]) -> _Tokens:
+    def _tokens(self, group: list[int]) -> Tokens:
         e, r = self.experience, self.experience.rollout
         present = length_mask(r.lengths[group], r.response_ids.shape[1])
         columns = (
@@ -289,7 +291,7 @@ class _Update:
             e.returns,
             e.weights,
         )
-        return _Tokens(*(column[group][present] for column in columns))
+        return Tokens(*(column[group][present] for column in columns))
 
     def _means(self, sums: dict[str, Tensor], tokens: float) -> dict[str, float]:
         local = torch.stack([sums[name].double() for name in _NAMES if name in sums]) if sums else torch.zeros(0)
@@ -318,7 +320,7 @@ class _Update:
         for name, part in (("grad_norm", [p for p in parameters if id(p) not in own]),
                            ("critic_grad_norm", [p for p in parameters if id(p) in own])):  # fmt: skip
             if part:
-                norms[name] = nn.utils.clip_grad_norm_(part, limit)
+                norms[name] = whole(nn.utils.clip_grad_norm_(part, limit))
         return dict(zip(norms, torch.stack([norm.float() for norm in norms.values()]).tolist(), strict=True))
 
     def _step(self, norms: dict[str, float]) -> None:
@@ -373,6 +375,12 @@ _NAMES = (
     "value_error",
     "value",
 )
+
+
+def _backward_for_nothing(states: Tensor) -> None:
+    """A backward pass whose gradients are 0."""
+    if states.requires_grad:
+        states.backward(torch.zeros_like(states))
 
 
 def _add(sums: dict[str, Tensor], **more: Tensor) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from judged_runs import JUDGES, RUN, prompts_file
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -15,41 +16,8 @@ from surefoot.cli import main
 from surefoot.evaluate.answers import Sampler
 from surefoot.types import Prompt, Sampling
 
-JUDGES = """\
-def vowels(completions, **columns):
-    return [sum(c in "aeiou" for c in text) for text in completions]
-
-def letters(completions, **columns):
-    return [float(sum(c.isalpha() for c in text)) for text in completions]
-
-def nothing(completions, **columns):
-    return [None for text in completions]
-
-def constant(completions, **columns):
-    return [1.0 for text in completions]
-"""
-RUN = """\
-model_name: sft
-dataset: prompts.jsonl
-eval_dataset: held-out.jsonl
-reward: judges.py:vowels
-batch_size: 8
-mini_batch_size: 8
-max_new_tokens: 8
-eval_prompts: 6
-eval_every: 1
-ppo_epochs: 2
-steps: 2
-learning_rate: 3e-3
-max_grad_norm: none
-save_every: 0
-"""
 ASKED = ["compare", "ppo=runs/ppo-seed*", "--gold", "judges.py:letters", "--best-of", "2", "3", "--seed", "4",
          "--num-generations", "3"]  # fmt: skip
-
-
-def prompts_file(name, prompts):
-    Path(name).write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
 
 
 @pytest.fixture(scope="module")

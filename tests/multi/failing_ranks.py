@@ -12,7 +12,8 @@ from tiny import tiny_llama, tiny_tokenizer
 
 from surefoot import PPOConfig, PPOTrainer, cli
 
-trouble, folder = sys.argv[1], Path(sys.argv[2])
+trouble, folder = sys.argv[1].removesuffix(", in shares"), Path(sys.argv[2])
+in_shares = sys.argv[1] != trouble
 torch.set_num_threads(1)
 is_second = os.environ["RANK"] == "1"
 
@@ -40,7 +41,7 @@ def reward(completions, trainer_state, **_):
 
 
 config = PPOConfig(batch_size=8, mini_batch_size=4, ppo_epochs=1, max_new_tokens=4, steps=3, eval_prompts=0,
-                   learning_rate=1e-4, output_dir=str(folder / "run"))  # fmt: skip
+                   learning_rate=1e-4, output_dir=str(folder / "run"), shard=in_shares)  # fmt: skip
 trainer = PPOTrainer(
     config, tiny_llama(), None, tiny_tokenizer(), reward=reward, dataset=[f"p {i}" for i in range(24)]
 )
@@ -51,6 +52,10 @@ if is_second and trouble in ("raises in the update", "hangs", "dies", "frozen"):
 if is_second and trouble == "raises in sampling":
     sample = trainer.engine.generate
     trainer.engine.generate = lambda *a: strike() if trainer.steps_done == 1 else sample(*a)
+
+if is_second and trouble == "raises in scoring":
+    read = trainer.models.logits
+    trainer.models.logits = lambda states: strike() if trainer.steps_done == 1 else read(states)
 
 faulthandler.enable()
 if trouble == "raises by hand":  # a program of the user's own, which catches nothing

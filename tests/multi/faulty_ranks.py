@@ -1,6 +1,7 @@
 """One of two processes, started by test_faults_on_one_rank.py: something is not finite on the second one alone.
 
-Arguments: on_fault, what is broken, folder. Writes what became of the weights on each process.
+Arguments: on_fault, what is broken, folder, and "shares" where the weights lie in such. Writes what became of the
+weights on each process.
 """
 
 import json
@@ -14,17 +15,18 @@ from tiny import tiny_llama, tiny_tokenizer
 
 from surefoot import PPOConfig, PPOTrainer
 from surefoot.faults import NonFiniteError
+from surefoot.sharding import whole
 
-on_fault, broken, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+on_fault, broken, folder, shard = sys.argv[1], sys.argv[2], Path(sys.argv[3]), len(sys.argv) > 4
 torch.set_num_threads(1)
 is_second = os.environ["RANK"] == "1"
 config = PPOConfig(batch_size=8, mini_batch_size=8, ppo_epochs=1, max_new_tokens=4, learning_rate=1e-3, seed=2,
-                   on_fault=on_fault, output_dir=str(folder))  # fmt: skip
+                   on_fault=on_fault, output_dir=str(folder), shard=shard)  # fmt: skip
 trainer = PPOTrainer(config, tiny_llama(), None, tiny_tokenizer())
 
 
 def weights():
-    return [p.detach().clone() for p in trainer.models.trainable().values()]
+    return [whole(p.detach()).clone() for p in trainer.models.trainable().values()]
 
 
 def step(scores):

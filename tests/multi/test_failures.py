@@ -28,6 +28,16 @@ SLOW = pytest.mark.slow
         pytest.param("dies", "process 1 died without a word", marks=SLOW),
         ("killed", "process 1 died without a word"),
         ("hangs", r"process 0 waited in vain for another, which lives but does not come"),
+        pytest.param("raises in scoring", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
+        pytest.param(
+            "raises in scoring, in shares", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW
+        ),
+        pytest.param(
+            "raises in sampling, in shares", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW
+        ),
+        pytest.param(
+            "raises in the reward, in shares", "process 1 failed: RewardError: reward 'reward' at row", marks=SLOW
+        ),
         pytest.param("frozen", "process 1 shows no sign of life", marks=SLOW),
     ],
 )

@@ -12,18 +12,20 @@ SCRIPT = Path(__file__).with_name("faulty_ranks.py")
 
 @pytest.mark.multi
 @pytest.mark.parametrize(
-    ("on_fault", "broken", "wanted"),
+    ("on_fault", "broken", "wanted", "more"),
     [
-        ("stop", "loss", "the loss is not finite"),
-        pytest.param("stop", "gradient", "the gradient is not finite", marks=pytest.mark.slow),
-        pytest.param("skip", "loss", [0, 1, 0], marks=pytest.mark.slow),
-        ("skip", "gradient", [0, 1, 0]),
-        ("drop_sample", "loss", [1, 0, 1]),
-        pytest.param("drop_sample", "gradient", "no single answer is to blame", marks=pytest.mark.slow),
+        ("stop", "loss", "the loss is not finite", []),
+        pytest.param("stop", "gradient", "the gradient is not finite", [], marks=pytest.mark.slow),
+        pytest.param("skip", "loss", [0, 1, 0], [], marks=pytest.mark.slow),
+        ("skip", "gradient", [0, 1, 0], []),
+        ("drop_sample", "loss", [1, 0, 1], []),
+        pytest.param("drop_sample", "gradient", "no single answer is to blame", [], marks=pytest.mark.slow),
+        pytest.param("skip", "loss", [0, 1, 0], ["shares"], marks=pytest.mark.slow),
+        pytest.param("drop_sample", "loss", [1, 0, 1], ["shares"], marks=pytest.mark.slow),
     ],
 )
-def test_both_processes_do_the_same_about_it(tmp_path, on_fault, broken, wanted):
-    said = outputs(start(SCRIPT, [on_fault, broken, tmp_path]))
+def test_both_processes_do_the_same_about_it(tmp_path, on_fault, broken, wanted, more):
+    said = outputs(start(SCRIPT, [on_fault, broken, tmp_path, *more]))
     found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     for steps in found:
         first, second, third = steps

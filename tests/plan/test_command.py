@@ -118,3 +118,19 @@ def test_names_that_lead_nowhere_are_the_command_lines_fault(capsys, world, argu
     code, _, err = plan(capsys, world, *arguments)
     assert code == 2
     assert sentence in err
+
+
+def test_for_several_processes_it_says_what_one_of_them_takes(capsys, world):
+    alone, whole, shared = (
+        plan(capsys, world, *more)[1] for more in ([], ["--processes", "4"], ["--processes", "4", "--shard"])
+    )
+    assert "one of 4 processes" not in alone
+    assert "passes and stages are those of one of 4 processes" in whole
+    assert "weights of the others" not in whole
+    assert "weights of the others" in shared
+    assert "weights lent" in shared
+    weights = [next(line for line in out.splitlines() if line.startswith("│ weights  ")) for out in (whole, shared)]
+    mib = [float(line.split("│")[2].split()[0]) for line in weights]
+    assert mib[1] == pytest.approx(mib[0] / 4, rel=0.2)
+    code, _, err = plan(capsys, world, "--processes", "0")
+    assert (code, "--processes 0: there is at least one process" in err) == (2, True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from surefoot.web.rate import store
+from surefoot.evaluate.rated import store
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The pages over runs in a real Chromium."""
 
 import itertools
+import json
 import re
 
 import pytest
@@ -63,7 +64,7 @@ def test_every_picture_has_a_name_for_who_cannot_see_it(browser, runs):
     with serving("web", runs) as served:
         page, _ = open_page(browser, served.links[0])
         names = [svg.get_attribute("aria-label") for svg in page.get_by_role("img").all()]
-        assert len(names) == 10
+        assert len(names) == 12
         assert all(names)
         levels = [int(h.evaluate("e => e.tagName[1]")) for h in page.get_by_role("heading").all()]
         assert levels[0] == 1
@@ -85,3 +86,43 @@ def test_nothing_is_wider_than_the_window(browser, runs, width):
     with serving("web", runs) as served:
         page, _ = open_page(browser, served.links[0], viewport={"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory):
+    """A run whose answers have every colour there is."""
+    folder = tmp_path_factory.mktemp("coloured")
+    run = make_run(folder / "run", steps=20, every=10, prompts=4)
+    kl, advantage = [-2.0, -0.6, -0.1, 0.0, 0.1, 0.3, 0.7, 1.5, 3.0], [-2.0, -1.0, -0.3, 0.0, 0.3, 1.0, 2.0, 0.1, 0.1]
+    tokens = {"texts": [f" word{n}" for n in range(9)], "kl": kl, "advantage": advantage}
+    for path in (run / "samples").iterdir():
+        lines = [json.loads(line) | {"tokens": tokens, "length": 9} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_keys_choose_the_colour_and_turn_steps_which_keep_it(browser, coloured):
+    with serving("web", coloured) as served:
+        page, watched = open_page(browser, served.links[0])
+        page.get_by_role("link", name="Answers of run").click()
+        page.get_by_role("link", name="answers that were learnt from").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("What step 20 learnt from")
+        assert page.locator(".tokens .k5").count() > 0
+        page.keyboard.press("2")
+        expect(page.locator(".tokens .p3").first).to_be_visible()
+        assert page.locator(".tokens .k5").count() == 0
+        page.keyboard.press("3")
+        expect(page.locator(".tokens")).to_have_count(0)
+        assert watched.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("colour", ["kl", "advantage"])
+def test_text_stands_out_from_every_colour(browser, coloured, scheme, colour):
+    with serving("web", coloured) as served:
+        page, _ = open_page(browser, served.links[0], color_scheme=scheme, viewport={"width": 390, "height": 800})
+        page.goto(f"{served.links[0].partition('?')[0]}steps?run=run&colour={colour}")
+        assert page.locator(".tokens [class]").count() > 5
+        ratio, where = page.evaluate(CONTRAST)
+        assert ratio >= 4.5, where
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

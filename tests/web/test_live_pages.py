@@ -1,6 +1,7 @@
 """The pages over runs, asked without a browser."""
 
 import html
+import json
 import re
 import shutil
 
@@ -10,6 +11,7 @@ from rated_runs import client_of, press, rating_of, vote, write_run
 from starlette.testclient import TestClient
 
 from surefoot.records import RunRecords
+from surefoot.report import write_report
 from surefoot.tracking import RunFolder
 from surefoot.types import StepStats
 from surefoot.web.guard import Guard, Hosts
@@ -43,7 +45,7 @@ def test_all_runs_below_the_folder_are_shown_side_by_side(runs):
     page = reader(runs).get("/").text
     for name in ("alpha", "group/beta"):
         assert f'value="{name}"' in page
-        assert page.count(f"<i></i>{name}</li>") == 10  # the legend of every picture
+        assert page.count(f"<i></i>{name}</li>") == 12  # the legend of every picture
     assert "finished: 40 steps" in page
     assert "it is going on, or was interrupted" in page
     assert "no run" not in re.findall(r'name="run" value="(.*?)"', page)
@@ -51,7 +53,8 @@ def test_all_runs_below_the_folder_are_shown_side_by_side(runs):
 
 def test_the_pictures_are_those_that_people_look_at(runs):
     assert titles(reader(runs).get("/").text) == [
-        "Evaluation score, 95 % interval over prompts", "What a score costs", "Score of training batches",
+        "Evaluation score, 95 % interval over prompts", "What a score costs", "Scores before and after",
+        "Score and length", "Score of training batches",
         "KL from the reference", "KL from the reference", "Entropy", "Answer length", "Answers that end",
         "Clipped tokens", "Explained variance",
     ]  # fmt: skip
@@ -182,3 +185,96 @@ def test_a_run_that_has_only_begun_is_shown(tmp_path):
     write_run(tmp_path / "run", steps=(0,))
     page = reader(tmp_path).get("/").text
     assert "Secretive-7B" in page
+
+
+# ------------------------------------------------------------------------------------------ token by token
+TOKENS = {"texts": ["He", "llo", "<b>", "<|eos|>"], "kl": [0.01, 0.3, 2.5, -0.1], "advantage": [0.1, 2.0, -0.8, None]}
+
+
+def with_tokens(run, kind="eval"):
+    """The samples of a run with the tokens above on each."""
+    for path in (run / "samples").glob(f"{kind}_*.jsonl"):
+        lines = [json.loads(line) | {"tokens": TOKENS, "length": 6} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def looks(page):
+    """Class and text of each token of the first answer."""
+    answer = re.search(r'class="text tokens" dir="auto">(.*?)</div>', page, re.DOTALL)[1]
+    return re.findall(r'<span(?: class="(\w+)")?(?: title="([^"]+)")?>(.*?)</span>', answer)
+
+
+def test_tokens_are_coloured_by_their_kl_with_the_number_in_words(tmp_path):
+    with_tokens(write_run(tmp_path / "run"))
+    page = reader(tmp_path).get("/samples?run=run").text
+    assert looks(page) == [
+        ("", "KL per token 0.01 nats", "He"),
+        ("k2", "KL per token 0.3 nats", "llo"),
+        ("k5", "KL per token 2.5 nats", "&lt;b&gt;"),
+        ("m1", "KL per token \u22120.1 nats", "&lt;|eos|&gt;"),
+        ("", "", " … and 2 more tokens"),
+    ]
+    assert "style=" not in page
+
+
+def test_advantages_are_coloured_on_the_answers_that_a_step_learnt_from(tmp_path):
+    run = make_run(tmp_path / "run", steps=40, every=20, prompts=4)
+    client = reader(tmp_path)
+    page = client.get("/steps?run=run").text
+    assert "What step 40 learnt from" in page
+    assert "Tokens by" not in page
+    with_tokens(run, "step")
+    page = client.get("/steps?run=run&step=20&colour=advantage").text
+    assert [look for look, _, _ in looks(page)] == ["", "p3", "m2", "", ""]
+    assert "advantage not known" in page
+    assert 'href="/steps?run=run&amp;step=40&amp;colour=advantage"' in page
+    assert re.findall(r"data-key=\"\d\"><kbd>\d</kbd> ([\w ]+)</a>", page) == [
+        "KL per token",
+        "advantage",
+        "no colour",
+    ]
+    assert 'class="text tokens"' not in client.get("/steps?run=run&step=20&colour=none").text
+
+
+@pytest.mark.parametrize("query", ["run=alpha&step=7", "run=alpha&step=../20", "run=beta", "run=group/beta&step=-1"])
+def test_steps_that_are_not_there_are_said_without_opening_anything(runs, query):
+    answer = reader(runs).get(f"/steps?{query}")
+    assert answer.status_code == 404
+    assert "Not here" in answer.text
+
+
+# ------------------------------------------------------------------------------------------ beside the score
+def test_gold_stands_beside_the_score_where_a_run_asked_for_it(tmp_path):
+    for name in ("a", "b"):
+        folder = write_run(tmp_path / name, steps=())
+        for step, gold in ((0, 1.0), (5, 3.5)):
+            metrics = {"eval/score": 2.0} | ({"eval/gold": gold} if name == "b" else {})
+            RunFolder(folder).log_evaluation(step, 4 * step, metrics, [])
+    page = reader(tmp_path).get("/").text
+    figure = next(f for f in re.findall(r"<figure>.*?</figure>", page) if "<b>Gold" in f)
+    assert "b: 3.5 at 20" in figure
+    assert "a:" not in figure
+
+
+def test_each_prompt_s_score_is_drawn_before_and_after(tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, rows=3, score=lambda step, row: 10.0 * row + step)
+    page = reader(tmp_path).get("/").text
+    figure = next(f for f in re.findall(r"<figure>.*?</figure>", page) if "Scores before and after" in f)
+    assert [f"a: {10 * row + 15} at {10 * row}" in figure for row in range(3)] == [True] * 3
+
+
+def test_what_an_evaluation_found_is_told_on_the_page_and_in_the_report(tmp_path):
+    run = make_run(tmp_path / "run", steps=20, every=10, prompts=4)
+    share = {"value": 0.61, "low": 0.52, "high": 0.7}
+    duel = {"by": "judge <b>", "counts": {"win": 30, "tie": 12, "loss": 18, "both_bad": 0}, "score": share,
+            "length": {"win_rate": {"value": None, "low": None, "high": None}}}  # fmt: skip
+    (run / "evaluation").mkdir()
+    found = {"prompts": 60, "methods": [{"name": "SFT"}], "head_to_head": [duel], "notes": []}
+    (run / "evaluation" / "evaluation.json").write_text(json.dumps(found))
+    for page in (reader(tmp_path).get("/").text, write_report(run).read_text(encoding="utf-8")):
+        assert "Against SFT" in page
+        assert "<td>judge &lt;b&gt;</td><td>30</td><td>12</td><td>18</td><td>61 % (52 to 70 %)</td>" in page
+        assert "<td>not known</td>" in page
+        assert "On 60 held-out prompts" in page

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 from rated_runs import answer, write_run
 
+from surefoot.evaluate.rated.pairs import choose, counts, material
+from surefoot.evaluate.rated.session import begin, read_items, read_session
 from surefoot.records import RunRecords
 from surefoot.tracking import RunFolder
-from surefoot.web.rate.pairs import choose, counts, material
-from surefoot.web.rate.session import begin, read_items, read_session
 
 
 def chosen(run, count=10, seed=0):

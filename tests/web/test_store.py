@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from surefoot.evaluate.rated import store as module
+from surefoot.evaluate.rated.store import Showing, Store
 from surefoot.evaluate.ratings.votes import Pair
-from surefoot.web.rate import store as module
-from surefoot.web.rate.store import Showing, Store
 
 ORDER = [Showing("x", "a"), Showing("y", "b"), Showing("z", "a")]
 PAIRS = {name: Pair(item=name, kind="policy-sft", prompt_id=name, prompt="P", a="A", b="B") for name in "xyz"}

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from surefoot.assemble import lora_config
+from surefoot.checkpoint import read_checkpoint
 from surefoot.engine.transformers import TransformersEngine
+from surefoot.evaluate.runs import is_checkpoint, options_in, run_of
 from surefoot.loading import context_length, end_ids, load_adapter, load_policy
-from surefoot.models import ActorCritic, Reference, ValueHead
+from surefoot.models import CRITIC_ADAPTER, ActorCritic, Reference, ValueHead
 from surefoot.networks import hidden_size_of
 from surefoot.ops.seeds import derive_seed
 from surefoot.rewards import RewardMix
@@ -52,9 +55,14 @@ class Answers:
 
 
 def load_model(name: str, adapter: str | None, option: str) -> nn.Module:
-    """A model by its name, with the adapter that is named on it; a folder with an adapter alone brings its base."""
+    """A model by its name, with the adapter that is named on it; a folder with an adapter alone brings its base.
+
+    A checkpoint is the policy of its run, with the weights that it had there.
+    """
     device = Runtime().default_device()
     folder = Path(name).expanduser()
+    if is_checkpoint(folder):
+        return _load_checkpoint(folder, option)
     if adapter is None and (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         from peft import PeftConfig
 
@@ -62,6 +70,35 @@ def load_model(name: str, adapter: str | None, option: str) -> nn.Module:
         return load_adapter(load_policy(base, device=device, option=f"{option} (the base of {name})"), str(folder))
     model = load_policy(name, device=device, option=option)
     return model if adapter is None else load_adapter(model, adapter)
+
+
+def _load_checkpoint(folder: Path, option: str) -> nn.Module:
+    """The policy that a run began with, and on it the trained weights of a checkpoint.
+
+    Raises:
+        ValueError: its run says nothing of the policy, or has another one than the checkpoint is of.
+    """
+    options = options_in(run_of(folder))
+    if not options.get("model_name"):
+        raise ValueError(f"{option}={str(folder)!r}: its run's config.yaml, two folders up, names no model_name")
+    policy: Any = load_model(str(options["model_name"]), options.get("adapter_name"), option)
+    if options.get("lora_r"):
+        from peft import get_peft_model
+
+        policy = get_peft_model(policy, lora_config(int(options["lora_r"]), int(options["lora_alpha"])))
+    tensors = read_checkpoint(folder)[0]
+    weights = {name.removeprefix("policy."): t for name, t in tensors.items() if name.startswith("policy.")}
+    mine = {name: t for name, t in weights.items() if f".{CRITIC_ADAPTER}." not in name}
+    there = dict(policy.named_parameters())
+    wrong = [name for name, t in mine.items() if name not in there or there[name].shape != t.shape]
+    if wrong or not mine:
+        raise ValueError(
+            f"{option}={str(folder)!r} is of another model than its run names: {(wrong or ['weights'])[0]}"
+        )
+    with torch.no_grad():
+        for name, tensor in mine.items():
+            there[name].copy_(tensor)
+    return policy  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

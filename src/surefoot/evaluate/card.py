@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.display import visible
+from surefoot.evaluate.duel import sentences as duel_sentences
 from surefoot.evaluate.results import Result, Row
-from surefoot.evaluate.runs import BASELINE, options_in
+from surefoot.evaluate.runs import options_in
 from surefoot.redaction import hide_values
 from surefoot.report.numbers import before_after, changed_options, read_run
 from surefoot.settings import yaml_value
@@ -18,7 +19,7 @@ from surefoot.tracking import RunFolder
 
 _KINDS = (("ppo_epochs", "PPO"), ("beta", "DPO"), ("centre_on", "reward model"))
 """An option that only one kind of stage has -> what the stage is called; what has none of them is SFT."""
-_DATA = ("dataset", "eval_dataset", "reward")
+_DATA = ("dataset", "ratings", "eval_dataset", "reward")
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 _LONGEST_CHAIN = 8
 
@@ -207,14 +208,16 @@ def _measured(result: Result, row: Row) -> list[str]:
     for gold in result.golds:
         win, change = row.win_rates[gold], row.changes[gold]
         found.append(
-            f"Win rate against {BASELINE} by {gold}: {100 * win.value:.1f} % "
+            f"Win rate against {result.baseline} by {gold}: {100 * win.value:.1f} % "
             f"[{100 * max(0, win.low):.1f}, {100 * min(1, win.high):.1f}] ({of}; ties half; 95 % interval)."
         )
         found.append(
-            f"Score of {gold} less that of {BASELINE}: {change.value:+.4g} [{change.low:+.4g}, {change.high:+.4g}]."
+            f"Score of {gold} less that of {result.baseline}: {change.value:+.4g} "
+            f"[{change.low:+.4g}, {change.high:+.4g}]."
         )
+    found += [s for duel in result.duels for s in duel_sentences(duel, "The model", result.baseline)]
     kl = row.means["kl"]
-    found.append(f"KL from {BASELINE}: {kl.value:.4g} [{kl.low:.4g}, {kl.high:.4g}] nats an answer.")
+    found.append(f"KL from {result.baseline}: {kl.value:.4g} [{kl.low:.4g}, {kl.high:.4g}] nats an answer.")
     if seeds > 1:
         found.append("These are the means over all seeds of the method, of which this model is one.")
     return found
@@ -288,7 +291,8 @@ def _outcome(facts: CardFacts) -> str:
         parts.append("\n".join(f"- {_text(sentence)}" for sentence in facts.measured))
     elif facts.kind != "reward model":
         parts.append(
-            "Win rate: not measured. `surefoot compare` measures it, by a scorer that no stage was trained on."
+            "Win rate: not measured. `surefoot evaluate` measures it, by a scorer that no stage was trained on, or by "
+            "a judge."
         )
     return "\n\n".join(parts)
 

@@ -1,10 +1,10 @@
-"""The command `surefoot compare`. Heavy imports wait, so that help and mistakes answer at once."""
+"""`surefoot compare` and `surefoot evaluate`. Heavy imports wait, so that help and mistakes answer at once."""
 
 import argparse
 from collections.abc import Sequence
 
 from surefoot.arguments import Parser, add_options, options_of
-from surefoot.evaluate.options import CompareOptions
+from surefoot.evaluate.options import CompareOptions, EvaluateOptions, MeasuringOptions
 from surefoot.settings import load_settings
 from surefoot.terminal import usage_errors
 
@@ -22,11 +22,15 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
     usage = "[RUN ...] --gold SCORER ... [--baseline SFT] [--dataset PROMPTS] [--config FILE ...] [--OPTION VALUE ...]"
     parser = Parser("compare", summary, usage, _EXAMPLES)
     parser.add_argument("run", nargs="*", default=[], metavar="RUN", help="the same as --runs")
+    return _read(parser, CompareOptions, arguments)
+
+
+def _read(parser: Parser, cls: type[MeasuringOptions], arguments: Sequence[str]) -> argparse.Namespace:
     files = "settings files (.yaml, .toml, .json); later ones win over earlier ones, options over all"
     parser.general.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help=files)
     parser.general.add_argument("--fresh", action="store_true", help="move aside what output_dir holds")
     parser.general.add_argument("--quiet", action="store_true", help="say only what came out")
-    add_options(parser, CompareOptions)
+    add_options(parser, cls)
     return parser.read(arguments)
 
 
@@ -41,3 +45,31 @@ def compare(arguments: Sequence[str]) -> int:
     from surefoot.evaluate.run import run_compare
 
     return run_compare(made, quiet=given.quiet, fresh=given.fresh)
+
+
+_EVALUATE_EXAMPLES = """
+surefoot evaluate runs/first --gold ./other-reward-model
+surefoot evaluate runs/first --dataset held-out.jsonl --gold judge.py:score
+surefoot evaluate runs/first --judge http://127.0.0.1:8000/v1 --judge-model some-lab/Judge-70B
+surefoot evaluate runs/first --against runs/first/checkpoints/step_000100 --gold ./other-reward-model
+"""
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`surefoot evaluate`: settings -> an evaluation of one run."""
+    summary = (
+        "Says whether a run's model got better, by scorers it was not trained on or by a judge that is shown pairs."
+    )
+    usage = "RUN [--against MODEL] [--gold SCORER ...] [--judge ADDRESS --judge-model NAME] [--OPTION VALUE ...]"
+    parser = Parser("evaluate", summary, usage, _EVALUATE_EXAMPLES)
+    parser.add_argument("folder", nargs="?", metavar="RUN", help="the same as --run")
+    given = _read(parser, EvaluateOptions, arguments)
+    options = options_of(given, EvaluateOptions)
+    with usage_errors():
+        if given.folder is not None and "run" in options:
+            raise ValueError("run is given twice, once by its place: keep one of the two")
+        named = {} if given.folder is None else {"run": given.folder}
+        made = load_settings(given.config, options | named, EvaluateOptions)
+    from surefoot.evaluate.evaluation import run_evaluate
+
+    return run_evaluate(made, quiet=given.quiet, fresh=given.fresh)

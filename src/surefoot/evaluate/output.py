@@ -1,8 +1,10 @@
-"""The folder of a comparison.
+"""The folder of a comparison or an evaluation.
 
 config.yaml      the options                     compare.json     every number        samples.jsonl  every answer
 environment.json versions, device, command       compare.md       tables              frontier.svg, frontier.png
 result.json      there when all else is          report.html      all of it to look at
+
+The files of an evaluation are called evaluation.json and evaluation.md.
 """
 
 import json
@@ -12,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.evaluate.answers import Answers
-from surefoot.evaluate.options import CompareOptions
+from surefoot.evaluate.options import MeasuringOptions
 from surefoot.evaluate.page import page
-from surefoot.evaluate.picture import write_frontier
+from surefoot.evaluate.picture import quantities_of, write_frontier
 from surefoot.evaluate.results import Result
 from surefoot.evaluate.runs import BEST_OF
 from surefoot.evaluate.tables import markdown
@@ -22,6 +24,8 @@ from surefoot.redaction import hide_values
 from surefoot.settings import to_yaml
 from surefoot.types import Prompt
 
+NAMES = {"compare": "compare", "evaluate": "evaluation"}
+"""Command -> what its files are called."""
 Said = tuple[str, int | None, Answers]
 """Method, seed of the run, and what it said."""
 
@@ -53,21 +57,21 @@ def claim(folder: Path, complain: Callable[[str], None]) -> None:
 
 
 def write(
-    folder: Path, options: CompareOptions, result: Result, said: Sequence[Said], prompts: Sequence[Prompt]
+    folder: Path, options: MeasuringOptions, result: Result, said: Sequence[Said], prompts: Sequence[Prompt]
 ) -> None:
     """Writes everything, under the name "best of" the answers that it is estimated from.
 
     result.json comes last, so that a folder with it is whole.
     """
-    samples = list(_samples(said, prompts))
+    samples, name = list(_samples(said, prompts)), NAMES[options.COMMAND]
     _write(folder / "config.yaml", hide_values(to_yaml(options)))
     _write(folder / "environment.json", _json(result.facts["environment"]))
     _write(folder / "samples.jsonl", "".join(json.dumps(_strict(sample)) + "\n" for sample in samples))
-    _write(folder / "compare.json", _json(result.as_dict()))
-    _write(folder / "compare.md", markdown(result))
-    for kind in ("svg", "png"):
+    _write(folder / f"{name}.json", _json(result.as_dict()))
+    _write(folder / f"{name}.md", markdown(result))
+    for kind in ("svg", "png") if quantities_of(result) else ():
         write_frontier(result, folder / f"frontier.{kind}")
-    _write(folder / "report.html", page(result, [sample for sample in samples if sample["method"] != BEST_OF]))
+    _write(folder / "report.html", page(result, [sample for sample in samples if sample["method"] != BEST_OF], name))
     _write(folder / "result.json", _json({"reason": "finished: everything is compared"}))
 
 

@@ -12,15 +12,18 @@ from surefoot.report.svg import shown
 _PROMPTS = 6
 
 
-def page(result: Result, samples: Sequence[dict[str, Any]]) -> str:
-    """The page as text; of the samples, the first answer of each method to the first prompts."""
+def page(result: Result, samples: Sequence[dict[str, Any]], name: str = "compare") -> str:
+    """The page as text; of the samples, the first answer of each method to the first prompts.
+
+    `name`: of the file with the numbers.
+    """
     parts = [_headline(result), _verdicts(result)]
     charts = "".join(frontier_charts(result))
-    parts += [f"<h2>What a score costs</h2><div class='charts wide'>{charts}</div>"]
+    parts += [f"<h2>What a score costs</h2><div class='charts wide'>{charts}</div>"] if charts else []
     parts += [_table(cells) for cells in tables(result)]
     parts += [_notes(result), _samples(samples), _environment(result)]
-    footer = "Written by surefoot. compare.json holds every number, samples.jsonl every answer."
-    return document("Comparison", parts, footer)
+    footer = f"Written by surefoot. {name}.json holds every number, samples.jsonl every answer."
+    return document("Evaluation" if result.duels else "Comparison", parts, footer)
 
 
 def _headline(result: Result) -> str:
@@ -28,12 +31,15 @@ def _headline(result: Result) -> str:
     facts = {
         "Held-out prompts": f"{result.facts['prompts']:,}",
         "Answers of each model": f"{result.facts['answers_each']} a prompt",
-        "Judged by": ", ".join(gold.removeprefix("gold/") for gold in result.golds),
+        "Judged by": ", ".join(
+            dict.fromkeys(by.removeprefix("gold/") for by in [*result.golds, *(duel.by for duel in result.duels)])
+        ),
         "Baseline": result.facts["baseline"],
     }
     cells = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(fact)}</dd></div>" for name, fact in facts.items())
+    kind = "Evaluation" if result.duels else "Comparison"
     return (
-        "<header><p class=kicker>Comparison on prompts that no run was trained on</p>"
+        f"<header><p class=kicker>{kind} on prompts that no run was trained on</p>"
         f"<h1>{shown(', '.join(runs))}</h1><dl class=facts>{cells}</dl></header>"
     )
 

@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 from surefoot.evaluate.results import Path, Result, Row
-from surefoot.evaluate.runs import BASELINE
 from surefoot.evaluate.tables import shown_name
 from surefoot.report.picture import BLUE, GREEN, INK, RUST, SOFT, VIOLET, WINE, drawing
 from surefoot.report.svg import Series, chart
@@ -51,7 +50,7 @@ def _panel(axes: Any, result: Result, quantity: str) -> None:
                 axes.plot(xs, ys, color=colour, lw=1.0, alpha=0.55, marker=".", ms=4)
         rows = [row for row in result.rows if row.method.family == family]
         _ends(axes, rows, quantity, color=colour, label=shown_name(family))
-    _ends(axes, [result.rows[0]], quantity, color=INK, label=BASELINE)
+    _ends(axes, [result.rows[0]], quantity, color=INK, label=result.baseline)
 
 
 def _ends(axes: Any, rows: list[Row], quantity: str, **how: Any) -> None:

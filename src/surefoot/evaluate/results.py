@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from surefoot.evaluate.answers import Answers
-from surefoot.evaluate.runs import BASELINE, BEST_OF
+from surefoot.evaluate.duel import Duel
+from surefoot.evaluate.runs import BEST_OF
 from surefoot.evaluate.statistics import (
     Estimate,
     Matrix,
@@ -208,7 +209,7 @@ def paths_of(methods: Sequence[Method], recorded: Mapping[tuple[str, int], Seque
 
 def _point(method: Method, s: int) -> Point:
     values = {name: x[s] for name, x in method.values.items() if not name.startswith("wins/")}
-    return Point(method.name, float(values["kl"].mean()) if method.name != BASELINE else 0.0, values)
+    return Point(method.name, float(values["kl"].mean()), values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,7 @@ class Result:
     Attributes:
         facts: how it was made: prompts, answers, estimator, sampling, scorers.
         notes: what to know before believing it.
+        duels: answers against answers of the baseline, pair by pair, by each who judged them so.
     """
 
     facts: Mapping[str, Any]
@@ -259,6 +261,12 @@ class Result:
     paths: Sequence[Path]
     matched: Matched | None
     notes: Sequence[str]
+    duels: Sequence[Duel] = ()
+
+    @property
+    def baseline(self) -> str:
+        """What all are compared with."""
+        return self.rows[0].method.name
 
     @property
     def golds(self) -> list[str]:
@@ -279,6 +287,7 @@ class Result:
             "differences": [_pair_dict(pair) for pair in self.pairs],
             "frontier": [{"family": p.family, "points": list(_points(p, [*self.golds, "proxy"]))} for p in self.paths],
             "matched": None if self.matched is None else _matched_dict(self.matched),
+            **({"head_to_head": [duel.as_dict() for duel in self.duels]} if self.duels else {}),
         }
 
 

@@ -28,6 +28,7 @@ from surefoot.evaluate.runs import (
     check_gold,
     find_candidates,
     options_in,
+    run_of,
     start_of,
 )
 from surefoot.loading import context_length, has_tokenizer, load_tokenizer
@@ -59,16 +60,23 @@ def run_compare(options: CompareOptions, *, quiet: bool = False, fresh: bool = F
         plan = prepare(options)
         output.claim(folder, complain)
     tell("\n".join([*plan.prompts.lines, *plan.introduction(), ""]))
-    result = compare(plan, folder, tell)
-    for part in tables.terminal(result):
-        screen.print(part)
-    say(screen, "\n".join([*tables.sentences(result), *result.notes]))
+    met = meet(plan, tell)
+    result = result_of(plan, met)
+    output.write(folder, options, result, met.said, plan.prompts.prompts)
+    show(screen, result)
     if options.update_cards:
         for row in result.rows:
             for place in row.method.folders:
                 write_measured(Path(place), result, row)
     say(screen, f"\nfolder    {folder}\nreport    {folder / 'report.html'}")
     return EXIT_OK
+
+
+def show(screen: Any, result: Result) -> None:
+    """Tables, sentences and notes, for the terminal."""
+    for part in tables.terminal(result):
+        screen.print(part)
+    say(screen, "\n".join([*tables.sentences(result), *result.notes]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class Plan:
     Attributes:
         start: model and adapter that all started from.
         scorers: "gold/<name>" and "proxy" -> what scores.
+        baseline: what the tables call the model that all are compared with.
     """
 
     options: CompareOptions
@@ -86,6 +95,7 @@ class Plan:
     prompts: HeldOut
     scorers: Mapping[str, RewardMix]
     sampler: Sampler
+    baseline: str = BASELINE
 
     def introduction(self) -> list[str]:
         """What is about to be compared."""
@@ -105,8 +115,13 @@ class Plan:
         return c.best_of_samples or max(c.best_of, default=0)
 
 
-def prepare(options: CompareOptions) -> Plan:
+def prepare(options: CompareOptions, *, baseline: str = BASELINE, judged: bool = False) -> Plan:
     """Reads the runs and checks everything that can be checked before the first answer.
+
+    Args:
+        options: what to compare.
+        baseline: what the tables call the model that all are compared with.
+        judged: somebody else judges, so that no gold is needed.
 
     Raises:
         ValueError: what the option's name says.
@@ -121,32 +136,34 @@ def prepare(options: CompareOptions) -> Plan:
             "best_of to none"
         )
     ancestors = [*candidates, *_as_candidate(start)]
-    check_gold(options.gold, ancestors, proxy)
+    check_gold(options.gold, ancestors, proxy, needed=not judged)
     tokenizer = _common_tokenizer(candidates, start[0], options.chat_template)
     sampling = _sampling(options, candidates)
     special = tokenizer.all_special_tokens
     golds = {f"gold/{name}": mix for name, mix in _golds(options.gold, special).items()}
     scorers = golds | ({"proxy": make_reward(list(proxy), weights, special_tokens=special)} if proxy else {})
-    baseline = load_model(*start, "baseline").eval()
-    if len(tokenizer) > baseline.get_output_embeddings().weight.shape[0]:  # type: ignore[operator]
+    model = load_model(*start, "baseline").eval()
+    if len(tokenizer) > model.get_output_embeddings().weight.shape[0]:  # type: ignore[operator]
         raise ValueError(
             f"baseline={start[0]!r} has fewer tokens than the runs' tokenizer: it is not what they began as"
         )
-    prompts = held_out(options, ancestors, tokenizer, sampling.max_new_tokens, context_length(baseline))
-    sampler = Sampler(baseline, tokenizer, prompts.prompts, sampling, options.seed, options.precision)
-    return Plan(options, candidates, start, prompts, scorers, sampler)
+    prompts = held_out(options, ancestors, tokenizer, sampling.max_new_tokens, context_length(model))
+    sampler = Sampler(model, tokenizer, prompts.prompts, sampling, options.seed, options.precision)
+    return Plan(options, candidates, start, prompts, scorers, sampler, baseline)
 
 
 def _as_candidate(start: tuple[str, str | None]) -> list[Candidate]:
     """The baseline, where it came out of a run of ours: it must not know the prompts or the judges either."""
     folder = Path(start[1] or start[0]).expanduser()
-    run = folder.parent if folder.name == "model" else folder
+    run = run_of(folder)
     options = options_in(run) if folder.is_dir() else {}
     return [Candidate(BASELINE, run, folder, options)] if options else []
 
 
 def _golds(specs: Sequence[str], special: Sequence[str]) -> dict[str, RewardMix]:
     """Each scorer for itself, under its own name."""
+    if not specs:
+        return {}
     together = make_reward(list(specs), special_tokens=special)
     return {name: RewardMix([reward]) for name, reward in together.rewards.items()}
 
@@ -188,16 +205,31 @@ def _common_tokenizer(candidates: Sequence[Candidate], baseline: str, template: 
 
 
 # ------------------------------------------------------------------------------------------ the course
-def compare(plan: Plan, folder: Path, tell: Any) -> Result:
-    """Samples, judges and computes; the folder holds it all at the end."""
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What the models said to the same prompts, and what the scorers made of it.
+
+    Attributes:
+        methods: the first is the baseline. recorded: (method, place of its seed) -> points of its run's evaluations.
+        notes: what to know about them. said: every answer, by method and seed.
+    """
+
+    methods: Sequence[Method]
+    recorded: Mapping[tuple[str, int], Sequence[Point]]
+    notes: Sequence[str]
+    said: Sequence[output.Said]
+
+
+def meet(plan: Plan, tell: Any) -> Met:
+    """Samples and scores."""
     methods, recorded, notes = [], {}, []
     said: list[output.Said] = []
     asked, prompts = plan.options.num_generations, plan.prompts.prompts
     everything = scored(plan.sampler.answers(plan.sampler.baseline, asked + plan.pool), prompts, plan.scorers)
     baseline, pool = everything.part(slice(0, asked)), everything.part(slice(asked, None))
-    tell(_progress(BASELINE, everything, len(prompts)))
-    said += [(BASELINE, None, baseline), *([(BEST_OF, None, pool)] if plan.pool else [])]
-    own = Method(BASELINE, {name: x.mean(1)[None] for name, x in baseline.values.items()})
+    tell(_progress(plan.baseline, everything, len(prompts)))
+    said += [(plan.baseline, None, baseline), *([(BEST_OF, None, pool)] if plan.pool else [])]
+    own = Method(plan.baseline, {name: x.mean(1)[None] for name, x in baseline.values.items()})
     for label, group in groupby(plan.candidates, key=lambda run: run.label):
         runs, answers = list(group), []
         for place, run in enumerate(runs):
@@ -215,9 +247,7 @@ def compare(plan: Plan, folder: Path, tell: Any) -> Result:
                  "cost": cost_of(runs)}  # fmt: skip
         methods.append(trained(label, answers, baseline, **facts))
     methods += [best_of(n, pool, baseline) for n in sorted(set(plan.options.best_of))]
-    result = _result(plan, [own, *methods], recorded, notes)
-    output.write(folder, plan.options, result, said, prompts)
-    return result
+    return Met([own, *methods], recorded, notes, said)
 
 
 def _answers(plan: Plan, run: Candidate) -> Answers:
@@ -234,11 +264,10 @@ def _progress(name: str, answers: Answers, prompts: int) -> str:
     return f"{name}: {len(answers.completions)} answers to {prompts} prompts in {answers.seconds:.0f} s; {means}"
 
 
-def _result(
-    plan: Plan, methods: Sequence[Method], recorded: Mapping[tuple[str, int], Sequence[Point]], notes: list[str]
-) -> Result:
-    seed = plan.options.seed
-    paths = paths_of(methods, recorded)
+def result_of(plan: Plan, met: Met) -> Result:
+    """What the answers say, with intervals."""
+    seed, methods = plan.options.seed, met.methods
+    paths = paths_of(methods, met.recorded)
     how = plan.sampler.sampling
     settings = hide_values(to_yaml(plan.options))
     facts = {
@@ -257,5 +286,5 @@ def _result(
         pairs_of(methods, seed),
         paths,
         matched(paths, methods[0], seed),
-        [*tables.notes_of(methods), *notes],
+        [*tables.notes_of(methods), *met.notes],
     )

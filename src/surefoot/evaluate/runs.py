@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.changes import MAY_CHANGE
+from surefoot.checkpoint import MANIFEST, TENSORS
 from surefoot.config import PPOConfig
 from surefoot.display import brief
 from surefoot.rewards.address import is_address
@@ -80,11 +81,23 @@ def find_candidates(specs: Sequence[str]) -> list[Candidate]:
 
 
 def model_in(folder: str | Path) -> Path | None:
-    """Where a run's folder, or a folder itself, holds a model; None where neither does."""
+    """Where a run's folder, or a folder itself, holds a model, or is a checkpoint of one; None where neither does."""
     for path in (Path(folder) / "model", Path(folder)):
-        if any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        if any((path / name).is_file() for name in ("config.json", "adapter_config.json")) or is_checkpoint(path):
             return path
     return None
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of a PPO run: weights that its run's config.yaml says what to do with."""
+    return all((folder / name).is_file() for name in (MANIFEST, TENSORS))
+
+
+def run_of(folder: Path) -> Path:
+    """The run that a model's folder, or a checkpoint, belongs to; else the folder itself."""
+    if is_checkpoint(folder):
+        return folder.parent.parent
+    return folder.parent if folder.name == "model" else folder
 
 
 def options_in(folder: Path) -> dict[str, Any]:
@@ -124,11 +137,13 @@ def _candidate(label: str, folder: Path) -> Candidate:
         why = "its run has not ended: go on with it first" if unfinished else "give a run folder, or a model's"
         raise ValueError(f"runs={str(folder)!r} holds no model, neither in it nor in model/: {why}")
     check_language_model(model, "runs")
-    return Candidate(label, folder, model, options_in(folder))
+    return Candidate(label, folder, model, options_in(run_of(folder) if is_checkpoint(folder) else folder))
 
 
 def check_language_model(model: Path, option: str) -> None:
     """Refuses a model with another head: loaded as a language model, it would get a new one of random numbers."""
+    if is_checkpoint(model):
+        return  # its run's policy, which is one
     config, adapter = (model / name for name in ("config.json", "adapter_config.json"))
     if config.is_file():
         kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
@@ -215,13 +230,15 @@ def origin_of(options: Mapping[str, Any]) -> str:
     return origin(options.get("model_name"), options.get("adapter_name"))
 
 
-def check_gold(gold: Sequence[str], candidates: Sequence[Candidate], proxy: Sequence[str]) -> None:
+def check_gold(
+    gold: Sequence[str], candidates: Sequence[Candidate], proxy: Sequence[str], *, needed: bool = True
+) -> None:
     """Refuses a gold scorer that a run was trained on, or that is the proxy: it would praise what it asked for.
 
     Raises:
         ValueError: it is one, or there is no gold.
     """
-    if not gold:
+    if not gold and needed:
         raise ValueError(
             "gold is missing: name at least one scorer that no run was trained on, in the form of PPO's option reward"
         )

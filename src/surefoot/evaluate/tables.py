@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.display import visible
+from surefoot.evaluate.duel import sentences as duel_sentences
 from surefoot.evaluate.results import Method, Pair, Result, Row
-from surefoot.evaluate.runs import BASELINE, BEST_OF
+from surefoot.evaluate.runs import BEST_OF
 from surefoot.evaluate.statistics import Estimate
 
 _PER_TOKEN = "KL a token"
@@ -37,7 +38,9 @@ def shown_name(name: str) -> str:
 def tables(result: Result) -> list[Cells]:
     """One for each gold scorer, the one at equal KL, and what everything cost."""
     found = [_scores(result, gold) for gold in result.golds]
-    if result.matched is not None:
+    if result.duels:
+        found.append(_duels(result))
+    if result.matched is not None and result.golds:
         found.append(_matched(result))
     if any(cost is not None for row in result.rows for cost in astuple(row.method.cost)):
         found.append(_costs(result))
@@ -46,7 +49,7 @@ def tables(result: Result) -> list[Cells]:
 
 def _scores(result: Result, gold: str) -> Cells:
     digits = _digits([row.means[gold].value for row in result.rows])
-    heads = ["", "mean [95 %]", f"less {BASELINE}'s [95 %]", "wins [95 %]", "KL", _PER_TOKEN, "tokens", "seeds"]
+    heads = ["", "mean [95 %]", f"less {result.baseline}'s [95 %]", "wins [95 %]", "KL", _PER_TOKEN, "tokens", "seeds"]
     if result.has_proxy:
         heads.insert(4, "proxy")
     lines = []
@@ -58,17 +61,28 @@ def _scores(result: Result, gold: str) -> Cells:
         bound = "≤ " if row.method.family == BEST_OF else ""
         line += [bound + _plain(row.means["kl"]), bound + _plain(row.means["kl_per_token"], 3),
                  _plain(row.means["length"], 1)]  # fmt: skip
-        lines.append([*line, "" if name == BASELINE or row.method.family == BEST_OF else str(len(row.method.seeds))])
-    title = (
-        f"{result.facts['prompts']} held-out prompts, judged by {gold}; wins against {BASELINE}; KL in nats an answer"
-    )
+        lines.append(
+            [*line, "" if name == result.baseline or row.method.family == BEST_OF else str(len(row.method.seeds))]
+        )
+    prompts, against = result.facts["prompts"], result.baseline
+    title = f"{prompts} held-out prompts, judged by {gold}; wins against {against}; KL in nats an answer"
     return Cells(title, heads, lines)
+
+
+def _duels(result: Result) -> Cells:
+    heads = ["", "won", "tied", "lost", "wins, ties half [95 %]", "of decided [95 %]", "at equal length [95 %]"]
+    lines = [
+        [duel.by, *map(str, (duel.counts.win, duel.counts.tie, duel.counts.loss)), _share(duel.score),
+         duel.decided.percent(), duel.length.win_rate.percent()]
+        for duel in result.duels
+    ]  # fmt: skip
+    return Cells(f"pair by pair against {result.baseline}", heads, lines)
 
 
 def _matched(result: Result) -> Cells:
     assert result.matched is not None
     golds, found = result.golds, result.matched
-    heads = ["", *(h for gold in golds for h in (f"{gold} [95 %]", f"less {BASELINE}'s [95 %]"))]
+    heads = ["", *(h for gold in golds for h in (f"{gold} [95 %]", f"less {result.baseline}'s [95 %]"))]
     digits = {gold: _digits([family[gold].value for family in found.families.values()]) for gold in golds}
     lines = [
         [shown_name(name)]
@@ -89,7 +103,7 @@ def _costs(result: Result) -> Cells:
         if method.family == BEST_OF:
             each = f"{method.name.rpartition('/')[2]} for every answer given"
             lines.append([shown_name(method.name), each, each, "0", "0"])
-        elif method.name != BASELINE:
+        elif method.name != result.baseline:
             lines.append([method.name, *map(_count, astuple(cost))])
     heads = ["", "answers sampled", "scores asked", "rows learnt", "seconds in steps"]
     return Cells("what a run took, as its steps recorded it", heads, lines)
@@ -111,7 +125,7 @@ def terminal(result: Result) -> list[Table]:
 
 def markdown(result: Result) -> str:
     """The tables and sentences for compare.md."""
-    parts = ["# Comparison"]
+    parts = ["# Evaluation" if result.duels else "# Comparison"]
     for cells in tables(result):
         lines = [cells.heads, ["---"] + ["--:"] * (len(cells.heads) - 1), *cells.lines]
         parts.append(f"{_cell(cells.title)[:1].upper()}{_cell(cells.title)[1:]}:")
@@ -137,11 +151,12 @@ def sentences(result: Result) -> list[str]:
     """What is beyond chance, and what is not; best of n is spoken of at equal KL, the rest is in the tables."""
     runs = [row for row in result.rows[1:] if row.method.family != BEST_OF]
     found = [
-        f"{row.method.name} against {BASELINE} by {gold}: {_verdict(row.changes[gold])}{_each(row, gold)}."
+        f"{row.method.name} against {result.baseline} by {gold}: {_verdict(row.changes[gold])}{_each(row, gold)}."
         for row in runs
         for gold in result.golds
     ]
     trained = {row.method.name for row in runs}
+    found += [s for duel in result.duels for s in duel_sentences(duel, runs[0].method.name, result.baseline)]
     found += [
         _pair(pair, g, "") for pair in result.pairs if {pair.first, pair.second} <= trained for g in result.golds
     ]

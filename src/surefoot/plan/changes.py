@@ -41,9 +41,9 @@ def _candidates(c: PPOConfig, bfloat16: bool) -> Iterator[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     if not c.gradient_checkpointing:
         steps.append({"gradient_checkpointing": True})
-    if not c.offload_frozen:
+    if not c.offload_frozen and not c.shard:
         steps.append({"offload_frozen": True})
-    if not c.eight_bit_adam:
+    if not c.eight_bit_adam and not c.shard:
         steps.append({"eight_bit_adam": True})
     if bfloat16 and c.precision == "float32":
         steps.append({"precision": "bfloat16"})

@@ -58,9 +58,9 @@ def facts_of(c: PPOConfig) -> Facts:
 class Reckoner:
     """What runs with one set of names and various options take; models are rehearsed once for each that needs it."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, processes: int = 1) -> None:
         self.facts = facts
-        self._processes = Runtime().world_size
+        self._processes = processes
         self._known: dict[PPOConfig, Need] = {}
 
     def need(self, c: PPOConfig) -> Need:
@@ -79,7 +79,13 @@ class Reckoner:
             f, half = self.facts, use_bfloat16(c.precision, self.facts.device)
             work = self._work(plain, None)
             self._known[plain] = need_of(
-                plain, shapes_of_names(plain), work, device=f.device, bfloat16=half, base=f.base
+                plain,
+                shapes_of_names(plain),
+                work,
+                device=f.device,
+                bfloat16=half,
+                base=f.base,
+                processes=self._processes,
             )
         return self._known[plain]
 

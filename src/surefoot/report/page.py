@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot.report.curves import sections
+from surefoot.report.evaluated import Evaluated, evaluated_table, read_evaluated
 from surefoot.report.notes import notes
 from surefoot.report.numbers import Interval, Row, Run, Sample, before_after, changed_options, number, pairs, read_run
 from surefoot.report.stages import TITLES, reward_card, stage_of, stage_sections, stage_table
@@ -27,15 +28,17 @@ def write_report(run_dir: str | Path) -> Path:
     part = path.with_name(".report.html.part")
     run = read_run(run_dir)
     stage = stage_of(run)
-    part.write_text(page(run) if stage is None else stage_page(run, stage, path.parent), encoding="utf-8")
+    evaluated = read_evaluated(path.parent)
+    text = page(run, evaluated) if stage is None else stage_page(run, stage, path.parent, evaluated)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
     return path
 
 
-def page(run: Run) -> str:
+def page(run: Run, evaluated: Evaluated | None = None) -> str:
     """The report as text."""
     rows = before_after(run)
-    body = [_headline(run, rows), _table(run, rows), _notes(run)]
+    body = [_headline(run, rows), _table(run, rows), _evaluated(evaluated), _notes(run)]
     for title, kind, figures in sections(run):
         if figures:
             body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
@@ -43,7 +46,7 @@ def page(run: Run) -> str:
     return document(run.model, body, _FOOTER)
 
 
-def stage_page(run: Run, stage: str, folder: Path) -> str:
+def stage_page(run: Run, stage: str, folder: Path, evaluated: Evaluated | None = None) -> str:
     """The report of a stage beside PPO as text."""
     facts = {
         "Steps": f"{max((int(m['step']) for m in run.metrics), default=0):,}",
@@ -51,6 +54,7 @@ def stage_page(run: Run, stage: str, folder: Path) -> str:
         "Time in steps": _duration(sum(s for s in run.series("time/step") if math.isfinite(s))),
     }
     body = [_header(run, TITLES[stage], "", facts), stage_table(run, stage), reward_card(folder)]
+    body.append(_evaluated(evaluated))
     for title, kind, figures in stage_sections(run, stage):
         body.append(f"<h2>{title}</h2><div class='charts {kind}'>{''.join(figures)}</div>")
     lines = "".join(f"<tr><td>{shown(name)}</td><td>{shown(_option(x))}</td></tr>" for name, x in run.config.items())
@@ -167,6 +171,11 @@ def _duration(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1g} s"
     return f"{minutes:.0f} min" if hours < 1 else f"{int(hours)} h {int(minutes) % 60:02d} min"
+
+
+def _evaluated(found: Evaluated | None) -> str:
+    table = evaluated_table(found)
+    return f"<h2>Against {shown(found.against)}</h2>{table}" if found is not None and table else ""
 
 
 def _notes(run: Run) -> str:

@@ -23,6 +23,7 @@ surefoot sft --resume runs/base-sft-20260101-120000
     "reward": """
 surefoot reward --model-name runs/sft/model --dataset pairs.jsonl --centre-on samples.jsonl
 surefoot reward --model-name ./base --lora-r 16 --dataset pairs.jsonl --center-rewards-coefficient 0.01
+surefoot reward --model-name runs/reward/model --ratings runs/first --epochs 3
 """,
     "dpo": """
 surefoot dpo --model-name runs/sft/model --dataset pairs.jsonl --beta 0.1

@@ -7,9 +7,13 @@ from typing import Any
 
 from surefoot.stages.checks import DataReport, check_rows, drop_unusable
 from surefoot.stages.options import StageOptions
+from surefoot.stages.ratings import rated_rows
 from surefoot.stages.rows import Rows, load_rows, split_rows
 
 _COLUMNS = ("text_column", "prompt_column", "completion_column", "chosen_column", "rejected_column")
+
+RATINGS_HELD_OUT = 5
+"""Where nobody says otherwise, one of so many votes is held out: there are tens of them, and 128 would be too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +44,25 @@ def load_data(options: StageOptions, tokenizer: Any, max_tokens: int) -> Data:
     Raises:
         ValueError: nothing is there, the format is unclear, or something should stop training.
     """
-    if options.dataset is None:
-        raise ValueError("dataset is missing: name the rows to learn from")
-    rows, dropped = drop_unusable(read_rows(options, "dataset"))
+    rated: tuple[str, ...] = getattr(options, "ratings", ())
+    if options.dataset is None and not rated:
+        beside = ", or runs that people rated (ratings)" if "ratings" in options.kinds() else ""
+        raise ValueError(f"dataset is missing: name the rows to learn from{beside}")
+    rows, dropped = drop_unusable(rated_rows(rated) if rated else read_rows(options, "dataset"))
     if not len(rows):
         gone = "; ".join(finding.sentence for finding in dropped) or "it is empty"
-        raise ValueError(f"dataset={options.dataset!r}: no row is left to learn from: {gone}")
+        source = f"ratings={' '.join(rated)}" if rated else f"dataset={options.dataset!r}"
+        raise ValueError(f"{source}: no row is left to learn from: {gone}")
     if options.eval_dataset is not None:
         held_out = drop_unusable(read_rows(options, "eval_dataset"))[0]
         if not len(held_out):
             raise ValueError(f"eval_dataset={options.eval_dataset!r}: no row is left to evaluate")
     else:
+        count = len(rows) // RATINGS_HELD_OUT if rated and options.eval_rows is None else options.eval_rows or 0
         try:
-            rows, held_out = split_rows(rows, options.eval_rows or 0, options.seed)
+            rows, held_out = split_rows(rows, count, options.seed)
         except ValueError as error:
-            raise ValueError(f"eval_rows={options.eval_rows}: {error}") from None
+            raise ValueError(f"eval_rows={count}: {error}") from None
     reward = options.COMMAND == "reward"
     how = {"too_long": "they are left out"} if reward else {}
     report = check_rows(rows, held_out, tokenizer, max_tokens, dropped=dropped, ends=not reward, **how)

@@ -19,6 +19,7 @@ surefoot sft    --model-name ./base --dataset answers.jsonl --output-dir runs/sf
 surefoot reward --model-name runs/sft/model --dataset pairs.jsonl --output-dir runs/reward
 surefoot dpo    --model-name runs/sft/model --dataset pairs.jsonl --output-dir runs/dpo
 surefoot ppo    --model-name runs/sft/model --reward runs/reward/model --dataset prompts.jsonl
+surefoot reward --model-name runs/reward/model --ratings runs/ppo --output-dir runs/reward-2
 ```
 
 With adapters there is one base for all: `--lora-r 16` on each of the first two, `--model-name ./base`
@@ -43,7 +44,8 @@ weights of the model it began with.
 **The reward model** learns on exactly the tokens that it is shown when it scores answers in PPO: prompt and
 answer, without an end token behind plain text, a conversation in its chat template. It is judged on the
 held-out pairs (`reward-card.json`, see [data.md](data.md)). `centre_on` names rows with prompts and answers of
-the SFT model; their mean score becomes 0, and the shift is kept with the model (`score_shift`).
+the SFT model; their mean score becomes 0, and the shift is kept with the model (`score_shift`). `ratings` names runs
+that people rated (see [people.md](people.md)): what they preferred is learnt instead of a data set.
 
 **DPO's reference** is the model as it began: a frozen copy of all weights; under a new adapter the model
 without it; of an adapter that is trained further, that adapter as it was.

@@ -275,7 +275,7 @@ class RewardOptions(StageOptions):
     """The options of `surefoot reward`: a classifier with one output learns which of two answers is preferred."""
 
     COMMAND: ClassVar[str] = "reward"
-    SECTIONS: ClassVar[Mapping[str, str]] = {**SECTIONS, "chosen_column": "Preferences"}
+    SECTIONS: ClassVar[Mapping[str, str]] = {**SECTIONS, "ratings": "Preferences"}
     TRL_CONFIG: ClassVar[str] = "RewardConfig"
     LEARNING_RATE: ClassVar[float] = 1e-5
     EVAL_ROWS: ClassVar[int] = 128
@@ -285,19 +285,42 @@ class RewardOptions(StageOptions):
     lora_r: int = 0
     """Rank of a LoRA adapter; its folder holds the head too. 0 trains all weights."""
     eval_rows: int | None = None
-    """Pairs held out of dataset, by which the model is judged. None: 128, or 0 beside eval_dataset. 0: not judged."""
+    """Pairs held out, by which the model is judged. None: 128, of ratings a fifth, 0 beside eval_dataset."""
     batch_size: int = 64
     """Pairs of an optimizer step."""
     mini_batch_size: int = 8
     """Pairs of one forward and backward pass."""
     learning_rate: float | None = None
     """Highest learning rate (AdamW). None: 1e-5, and 1e-4 where an adapter is trained."""
+    ratings: tuple[str, ...] = ()
+    """Runs that people rated (`surefoot rate`): what they preferred is learnt, instead of dataset."""
     chosen_column: str | None = None
     """Column with the better answer. None: detected, and the detection is printed."""
     rejected_column: str | None = None
     """Column with the worse answer. None: detected, and the detection is printed."""
     centre_on: str | None = None
     """Rows with answers of the SFT model, or pairs of them, whose mean score becomes 0. None: it stays as it is."""
+
+    def refusals(self) -> Collection[tuple[bool, str]]:
+        """Combinations that contradict themselves."""
+        columns = [n for n in ("prompt_column", "chosen_column", "rejected_column") if getattr(self, n) is not None]
+        return (
+            *super().refusals(),
+            (
+                bool(self.ratings) and self.dataset is not None,
+                "ratings and dataset both say what to learn from: give one of the two",
+            ),
+            (
+                bool(self.ratings) and self.eval_dataset is None and bool(columns),
+                f"{', '.join(columns)}: ratings have no columns to name, leave it out",
+            ),
+        )
+
+    def resolved(self) -> "RewardOptions":
+        """The same with what depends on other options written out; what a fifth of ratings is, their votes say."""
+        found = super().resolved()
+        counted_later = self.ratings and self.eval_rows is None and self.eval_dataset is None
+        return found.replace(eval_rows=None) if counted_later else found
 
 
 @strict_options

@@ -11,8 +11,8 @@ from surefoot.terminal import EXIT_FAILED, EXIT_OK, complain, console, say, usag
 from surefoot.web.serving import add_place_options, check_packages, place_of, serve
 
 if TYPE_CHECKING:
-    from surefoot.web.rate.results import Rating
-    from surefoot.web.rate.session import Session
+    from surefoot.evaluate.rated.rating import Rating
+    from surefoot.evaluate.rated.session import Session
 
 _RATE_EXAMPLES = """
 surefoot rate runs/first
@@ -42,7 +42,7 @@ def rate(arguments: Sequence[str]) -> int:
     if not run.is_dir():
         raise UsageError(f"{run} is no folder of a run: give the output_dir of one, which holds its samples/")
     _check_names(given.raters)
-    from surefoot.web.rate.results import Rating
+    from surefoot.evaluate.rated.rating import Rating
 
     with usage_errors():
         rating = Rating(run, _session(run, given))
@@ -109,7 +109,7 @@ def _session(run: Path, given: argparse.Namespace) -> "Session":
 
     Without --step it is the newest that was begun; where none was, one of the newest evaluation is begun.
     """
-    from surefoot.web.rate.session import begin, read_session, sessions
+    from surefoot.evaluate.rated.session import begin, read_session, sessions
 
     begun = sessions(run)
     step = given.step if given.step is not None else begun[-1] if begun else None

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,28 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from surefoot.evaluate.rated.rating import Rating
+from surefoot.evaluate.rated.session import read_session, sessions
 from surefoot.evaluate.ratings.proportions import Estimate
+from surefoot.records import RunRecords
+from surefoot.report.evaluated import evaluated_table, read_evaluated
 from surefoot.report.notes import notes
-from surefoot.report.numbers import Run
+from surefoot.report.numbers import Run, Sample
 from surefoot.web.live.charts import LOOKS, figures, people
-from surefoot.web.live.samples import facts, prompt_of
+from surefoot.web.live.samples import COLOURS, colours_of, facts, prompt_of, tokens_of
 from surefoot.web.live.shelf import Shelf
-from surefoot.web.rate.results import Rating
-from surefoot.web.rate.session import read_session, sessions
 from surefoot.web.rendering import page, site
 
 FIRST_RUNS = 3
 """Runs that are shown until somebody chooses others: those written to last."""
+MOST_OF_A_STEP = 12
+"""Answers of a training step that are shown."""
 
 
 def make_app(folder: Path) -> Starlette:
     """The application over the runs below a folder."""
     pages = _Pages(Shelf(folder))
-    return site(Route("/", pages.runs), Route("/samples", pages.samples))
+    return site(Route("/", pages.runs), Route("/samples", pages.samples), Route("/steps", pages.steps))
 
 
 class _Pages:
@@ -48,6 +52,7 @@ class _Pages:
             "runs.html", names=list(folders), chosen=chosen, most=len(LOOKS), broken=broken,
             rows=[_row(name, run, look) for (name, run), look in zip(runs.items(), LOOKS, strict=False)],
             alerts={name: notes(run) for name, run in runs.items()},
+            evaluated={name: found for name, *found in _evaluated(folders, runs)},
             groups=[(title, kind, [Markup(figure) for figure in found]) for title, kind, found in groups],
         )  # fmt: skip
 
@@ -61,8 +66,34 @@ class _Pages:
         prompt = prompt_of(runs[name], asked.query_params.get("row")) if runs else None
         if prompt is None:
             return page("missing.html", 404, what=broken.get(name, "The evaluations of this run have no such prompt."))
-        answers = [(step, [(s, _shown_facts(s)) for s in found]) for step, found in prompt.answers.items()]
-        return page("samples.html", name=name, names=list(folders), prompt=prompt, answers=answers)
+        everything = [sample for found in prompt.answers.values() for sample in found]
+        colour, colours = _colour(asked, everything)
+        answers = [
+            (step, [(s, _shown_facts(s), tokens_of(s, colour)) for s in found])
+            for step, found in prompt.answers.items()
+        ]
+        return page("samples.html", name=name, prompt=prompt, answers=answers, colour=colour, colours=colours)
+
+    def steps(self, asked: Request) -> Response:
+        """The answers that one step learnt from, those first whose tokens are on record."""
+        folders = self._shelf.folders()
+        name = asked.query_params.get("run", next(iter(folders), ""))
+        if name not in folders:
+            return page("missing.html", 404, what="There is no run of that name.")
+        records = RunRecords(folders[name])
+        known = records.sample_steps("step")
+        wanted = asked.query_params.get("step", str(known[-1]) if known else "")
+        if wanted not in map(str, known):
+            return page("missing.html", 404, what="This run kept no answers of such a step.")
+        place = known.index(int(wanted))
+        samples = records.read_samples("step", known[place])
+        colour, colours = _colour(asked, samples)
+        shown = sorted(samples, key=lambda sample: "tokens" not in sample)[:MOST_OF_A_STEP]
+        return page(
+            "steps.html", name=name, step=known[place], place=place, of=len(known), colour=colour, colours=colours,
+            before=known[place - 1] if place else None, after=known[place + 1] if place + 1 < len(known) else None,
+            answers=[(s, _shown_facts(s), tokens_of(s, colour)) for s in shown], count=len(samples),
+        )  # fmt: skip
 
     def _read(self, folders: Mapping[str, Path]) -> tuple[dict[str, Run], dict[str, str]]:
         """The runs, and of those that cannot be read, why."""
@@ -73,6 +104,25 @@ class _Pages:
             except (ValueError, OSError) as error:
                 broken[name] = str(error)
         return runs, broken
+
+
+def _evaluated(folders: Mapping[str, Path], runs: Mapping[str, Run]) -> Iterator[tuple[str, str, Markup]]:
+    """Of each run that was evaluated: its name, against what, and the table."""
+    for name in runs:
+        found = read_evaluated(folders[name])
+        table = evaluated_table(found)
+        if found is not None and table:
+            yield name, found.against, Markup(table)
+
+
+def _colour(asked: Request, samples: Sequence[Sample]) -> tuple[str, dict[str, str]]:
+    """What tokens are coloured by, and what they may be coloured by; nothing where no token is on record."""
+    known = {name: COLOURS[name] for name in colours_of(samples)}
+    if not known:
+        return "none", {}
+    wanted = asked.query_params.get("colour", next(iter(known)))
+    known["none"] = COLOURS["none"]
+    return wanted if wanted in known else next(iter(known)), known
 
 
 def win_rates(run: Path) -> dict[int, Estimate]:

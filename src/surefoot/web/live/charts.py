@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from surefoot.evaluate.ratings.proportions import Estimate
+from surefoot.ranks import spearman
 from surefoot.report.curves import sections
 from surefoot.report.notes import entropies
-from surefoot.report.numbers import Run, score_interval
+from surefoot.report.numbers import Run, number, pairs, score_interval
 from surefoot.report.svg import Series, chart
 
 LOOKS = ("a", "b", "c", "d dash", "e dash", "f dash")
@@ -52,10 +53,10 @@ _QUANTITIES = (
 def figures(runs: Mapping[str, Run], people: str) -> list[tuple[str, str, list[str]]]:
     """Title, style class and pictures of each group; the picture of what people said stands beside the score's."""
     if len(runs) == 1:
-        more: Sequence[list[str]] = ([people], [], [_curve(_KL_OF_ANSWERS, runs)])
+        more: Sequence[list[str]] = ([people], [_before_and_after(runs)], [_curve(_KL_OF_ANSWERS, runs)])
         of_report = zip(sections(next(iter(runs.values()))), more, strict=True)
         return _filled([(title, kind, found + beside) for (title, kind, found), beside in of_report])
-    wide = [_evaluations(runs), _frontier(runs), people]
+    wide = [_evaluations(runs), _gold(runs), _frontier(runs), people, _before_and_after(runs), _lengths(runs)]
     small = [_curve(quantity, runs) for quantity in _QUANTITIES]
     return _filled([("Score and what it costs", "wide", wide), ("Step by step", "small", small)])
 
@@ -91,6 +92,55 @@ def _frontier(runs: Mapping[str, Run]) -> str:
         x_label="distance from the reference: √(KL in nats per answer)",
         note="The higher curve gets more for the same distance; one that bends down gets less and less.",
     )  # fmt: skip
+
+
+def _gold(runs: Mapping[str, Run]) -> str:
+    """What scorers say that nothing is trained on, where a run asked some."""
+    lines = [
+        Series(name, [float(e["episode"]) for e in run.evaluations], run.at_evaluations("eval/gold"), f"{look} points")
+        for (name, run), look in _looks(runs)
+    ]
+    return chart(
+        "Gold: scorers that nothing is trained on", lines, size=_WIDE, note="Does it rise where the score rises?"
+    )
+
+
+def _before_and_after(runs: Mapping[str, Run]) -> str:
+    """Each prompt's score at the last evaluation against that at the first."""
+    lines = []
+    for (name, run), look in _looks(runs):
+        both = [(number(a.get("score")), number(b.get("score"))) for a, b in pairs(run)]
+        lines.append(Series(name, [x for x, _ in both], [y for _, y in both], f"{_colour(look)} points only"))
+    known = [value for line in lines for point in line.known for value in point]
+    if not known:
+        return ""
+    ends = [min(known), max(known)]
+    level = Series("no change", ends, ends, "c faint dash")
+    return chart(
+        "Scores before and after", [level, *lines], unit="score now", size=_WIDE,
+        x_label="score before the first step", note="A point is a prompt; above the line its answer is scored higher.",
+    )  # fmt: skip
+
+
+def _lengths(runs: Mapping[str, Run]) -> str:
+    """Score against length of the last answers: does the reward pay by the word?"""
+    lines, said = [], []
+    for (name, run), look in _looks(runs):
+        both = [(number(s.get("length")), number(s.get("score"))) for s in run.last_samples]
+        known = [(x, y) for x, y in both if math.isfinite(x + y)]
+        lines.append(Series(name, [x for x, _ in known], [y for _, y in known], f"{_colour(look)} points only"))
+        rho = spearman([x for x, _ in known], [y for _, y in known])
+        if math.isfinite(rho):
+            said.append(f"{name} {rho:+.2f}".replace("-", "\u2212"))
+    return chart(
+        "Score and length", lines, x_label="length, tokens", unit="score of each answer", size=_WIDE,
+        note=f"Spearman rank correlation: {', '.join(said) or 'not defined'}.",
+    )  # fmt: skip
+
+
+def _colour(look: str) -> str:
+    """A look without its stroke, for points."""
+    return look.partition(" ")[0]
 
 
 def _looks(runs: Mapping[str, Run]) -> list[tuple[tuple[str, Run], str]]:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from surefoot.report.evaluated import FILE
 from surefoot.report.numbers import Run, read_run
 
 _MARKS = ("metrics.jsonl", "evaluations.jsonl")
-_WATCHED = (*_MARKS, "config.yaml", "result.json", "ratings.sqlite", "ratings.sqlite-wal")
+_WATCHED = (*_MARKS, "config.yaml", "result.json", "ratings.sqlite", "ratings.sqlite-wal", str(FILE))
 _DEEPEST = 2
 
 Stamp = tuple[tuple[int, int], ...]

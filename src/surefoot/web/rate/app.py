@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from surefoot.evaluate.rated.rating import EVIDENCE, Judged, Rating, seconds_left
+from surefoot.evaluate.rated.store import Answer
 from surefoot.evaluate.ratings.plan import duration
-from surefoot.web.rate.results import EVIDENCE, Judged, Rating, seconds_left
-from surefoot.web.rate.store import Answer
 from surefoot.web.rendering import page, site
 
 LONGEST_NOTE = 2000
@@ -55,7 +55,7 @@ class _Pages:
         if at is None:
             return page("done.html", notice=notice, of=of, others=self._others(who))
         pair = self._rating.session.items[at.showing.item].pair
-        texts = (pair.a, pair.b) if at.showing.left == "a" else (pair.b, pair.a)
+        texts = [text.strip() for text in ((pair.a, pair.b) if at.showing.left == "a" else (pair.b, pair.a))]
         left = duration(seconds_left(self._store.seconds(self._step, who), of - done))
         why = self._rating.why_open()
         return page(
@@ -140,7 +140,7 @@ def _told(judged: Judged) -> dict[str, Any]:
         "kind": pair.kind + (", shown again" if pair.repeats else ""),
         "prompt": _messages(pair.prompt),
         "answers": [
-            (names.get(s.model, s.model), s.step, s.score, text)
+            (names.get(s.model, s.model), s.step, s.score, text.strip())
             for s, text in ((judged.item.a, pair.a), (judged.item.b, pair.b))
         ],
         "votes": [(v.rater, said.get(v.choice, v.choice), v.note) for v in judged.votes],

@@ -1,4 +1,5 @@
-// Looks again at runs that go on, and turns prompts by the arrow keys. The pages work without this file.
+// Looks again at runs that go on, turns prompts and steps by the arrow keys, and takes other links' own keys. The pages
+// work without this file.
 "use strict";
 
 (() => {
@@ -36,7 +37,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.target.matches("input, textarea")) return;
     const way = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
-    const link = way && document.querySelector(`a[rel=${way}]`);
+    const link = document.querySelector(way ? `a[rel=${way}]` : `a[data-key="${CSS.escape(event.key)}"]`);
     if (link) link.click();
   });
 })();

@@ -86,7 +86,7 @@ def material(records: RunRecords, step: int) -> Material:
     near_sft = _within("sft", sft, records, 0, earlier[:1] if len(earlier) > 1 else [], notes)
     across = [(policy[row][0], sft[row][0]) for row in policy if row in sft]
     pairs: dict[Kind, list[_Two]] = {"policy-sft": across, "sft-sft": near_sft, "policy-policy": near_policy}
-    different = {kind: [two for two in twos if two[0].text != two[1].text] for kind, twos in pairs.items()}
+    different = {kind: [two for two in twos if not _same(*two)] for kind, twos in pairs.items()}
     return Material(
         {kind: [_item(f"{step}-{kind}", kind, a, b) for a, b in twos] for kind, twos in different.items()},
         {kind: len(twos) - len(different[kind]) for kind, twos in pairs.items()},
@@ -97,7 +97,7 @@ def material(records: RunRecords, step: int) -> Material:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     row: str
-    prompt: str
+    prompt: str | Sequence[dict[str, Any]]
     text: str
     source: Source
 
@@ -111,9 +111,19 @@ def _answers(records: RunRecords, step: int, model: str) -> dict[str, list[_Answ
     for place, sample in enumerate(records.read_samples("eval", step)):
         source = Source(model, step, _number(sample.get("score")), sample.get("length"))
         row = str(sample.get("row", place))
-        answer = _Answer(row, str(sample.get("prompt", "")), str(sample.get("response", "")).strip(), source)
+        answer = _Answer(row, _asked(sample), str(sample.get("response", "")), source)
         found.setdefault(row, []).append(answer)
     return found
+
+
+def _asked(sample: Mapping[str, Any]) -> str | Sequence[dict[str, Any]]:
+    """The prompt as it was put: the conversation, where it was one."""
+    return list(sample["messages"]) if sample.get("messages") else str(sample.get("prompt", ""))
+
+
+def _same(one: _Answer, other: _Answer) -> bool:
+    """Whether people would see the same text twice; blanks at the ends are not shown."""
+    return one.text.strip() == other.text.strip()
 
 
 def _number(value: Any) -> float | None:

@@ -6,15 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
+from surefoot.evaluate.rated.pairs import Item, Source
+from surefoot.evaluate.rated.session import Session
+from surefoot.evaluate.rated.store import Showing, Store
 from surefoot.evaluate.ratings.arrange import arrange
 from surefoot.evaluate.ratings.export import export
 from surefoot.evaluate.ratings.plan import SECONDS_A_VOTE
 from surefoot.evaluate.ratings.sequential import StoppingRule, progress
 from surefoot.evaluate.ratings.summary import RatingSummary, summarise
 from surefoot.evaluate.ratings.votes import Pair, Vote
-from surefoot.web.rate.pairs import Item, Source
-from surefoot.web.rate.session import Session
-from surefoot.web.rate.store import Showing, Store
 
 EVIDENCE = "the sequential test had seen enough"
 PLANNED = "the planned number was reached"

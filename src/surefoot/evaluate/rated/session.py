@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
+from surefoot.evaluate.rated.pairs import Item, Source, choose, counts, evaluated_steps, material
 from surefoot.evaluate.ratings.votes import Kind, Pair
 from surefoot.records import RunRecords, dump, read_lines, replace_file
 from surefoot.settings import read_file
-from surefoot.web.rate.pairs import Item, Source, choose, counts, evaluated_steps, material
 
 QUESTION = (
     "Which answer would you rather have, as the one who wrote the prompt? Judge what the answer says and how it "
