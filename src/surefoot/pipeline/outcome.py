@@ -78,11 +78,11 @@ def _ppo(folder: Path) -> str:
 
 def _dpo(folder: Path) -> str:
     _, accuracy = ends_of(folder, "eval/rewards/accuracies")
-    first, last = ends_of(folder, "eval/loss")
-    if first is None:
+    _, loss = ends_of(folder, "eval/loss")
+    if loss is None:
         return "trained; no pairs were held out, so how well is not known"
     right = "" if accuracy is None else f", {accuracy:.1%} of them on the right side"
-    return f"loss on held-out pairs {first:.3f} -> {last:.3f}{right}"
+    return f"loss on held-out pairs {loss:.3f}{right}"
 
 
 def _compare(folder: Path) -> str:
