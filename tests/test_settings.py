@@ -428,7 +428,7 @@ def test_every_option_has_a_meaning_a_section_and_something_it_takes():
     assert docs["score_clip"].takes == "number|none"
     assert docs["stop_strings"].takes == "text ..."
     assert docs["lora_r"].section == "Models"
-    assert [doc.section for doc in option_docs()].index("Prompts") == 11
+    assert [doc.section for doc in option_docs()].index("Prompts") == 12
 
 
 def test_the_committed_reference_of_the_options_is_current():

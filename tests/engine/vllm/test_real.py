@@ -47,12 +47,12 @@ class Keep(Callback):
             os.kill(trainer.engine._child.pid, signal.SIGKILL)
 
 
-def run(engine, *, kills=False):
+def run(engine, *, kills=False, seed=11):
     keep = Keep(kills)
     options = {"vllm_python": PYTHON, "importance_cap": 2.0} if engine == "vllm" else {}
     config = PPOConfig(
         engine=engine, batch_size=ROWS, mini_batch_size=64, ppo_epochs=2, max_new_tokens=24, steps=STEPS,
-        learning_rate=3e-3, eval_prompts=0, seed=11, **options,
+        learning_rate=3e-3, eval_prompts=0, seed=seed, **options,
     )  # fmt: skip
     trainer = PPOTrainer(config, model(), None, tiny_tokenizer(), reward=vowels, dataset=TEXTS * 4, callbacks=[keep])
     trainer.train()
@@ -71,15 +71,16 @@ def undisturbed():
 def test_three_steps_of_ppo_give_the_scores_and_the_divergence_of_the_other_engine(undisturbed):
     steps, starts, _ = undisturbed
     assert starts == 1
-    plain, _ = run("transformers")
-    for ours, theirs in zip(steps, plain, strict=True):
-        assert ours["sampler/logprob_gap_max"] < 1e-4
-        assert ours["sampler/effective_share"] == pytest.approx(1, abs=1e-6)
-        noise = ((ours["ppo/std_scores"] ** 2 + theirs["ppo/std_scores"] ** 2) / ROWS) ** 0.5
-        assert abs(ours["objective/scores"] - theirs["objective/scores"]) < 4 * noise
-    assert steps[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    for step in steps:
+        assert step["sampler/logprob_gap_max"] < 1e-4
+        assert step["sampler/effective_share"] == pytest.approx(1, abs=1e-6)
+    plain = [run("transformers", seed=seed)[0] for seed in (11, 12, 13, 14)]
+    for name in ("objective/scores", "objective/kl_k3"):
+        for i in range(STEPS):
+            theirs = torch.tensor([run[i][name] for run in plain])
+            noise = float(theirs.std()) * (1 + 1 / len(theirs)) ** 0.5  # of one more run beside these
+            assert abs(steps[i][name] - float(theirs.mean())) <= 4 * noise + 1e-6, (name, i)
     assert steps[-1]["objective/kl_k3"] > 1e-3  # it has moved
-    assert steps[-1]["objective/kl_k3"] == pytest.approx(plain[-1]["objective/kl_k3"], rel=0.5)
 
 
 @pytest.mark.filterwarnings("ignore:learning_rate")

@@ -42,14 +42,15 @@ _BLOCK = 128
 _NOT_THEIRS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
                "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VLLM_ALLOW_INSECURE_SERIALIZATION")  # fmt: skip
 _ALWAYS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: no sockets, and nothing is pickled
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: nothing is pickled between its parts
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
     "VLLM_PLUGINS": "",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
-    "GLOO_SOCKET_IFNAME": "lo",
+    "GLOO_SOCKET_IFNAME": "lo",  # its groups are of one process, but listen while vLLM starts
+    "NCCL_SOCKET_IFNAME": "lo",
 }
 
 

@@ -16,6 +16,8 @@ import os
 import queue
 import shutil
 import signal
+import socket
+import stat
 import sys
 import threading
 import traceback
@@ -56,6 +58,8 @@ class Worker:
             disable_log_stats=True,
             seed=0,
         )
+        if eager:
+            close_listeners()
         self.version = manifest["version"]
         return {"vllm": vllm.__version__}
 
@@ -95,6 +99,26 @@ class Worker:
         params = [SamplingParams(seed=seed, **fixed, **how) for seed in seeds]
         outputs = self.llm.generate([{"prompt_token_ids": row} for row in rows], params, use_tqdm=False)
         return {"answers": [_answer(output.outputs[0]) for output in outputs]}
+
+
+def close_listeners() -> None:
+    """Closes the sockets on which gloo, of torch.distributed, waits for peers: one a group, and every group is of one.
+
+    In the place of each is nothing, so that its number belongs to nobody else. (NCCL, on a GPU, looks at its own.)
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        try:
+            listens = stat.S_ISSOCK(os.fstat(number).st_mode)
+        except OSError:  # the listing's own
+            continue
+        if listens:
+            found = socket.socket(fileno=number)
+            listens = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            found.detach()
+        if listens:
+            os.dup2(nothing, number, inheritable=False)
+    os.close(nothing)
 
 
 def _answer(output: Any) -> dict[str, Any]:
