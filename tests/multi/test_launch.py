@@ -39,6 +39,12 @@ import signal
 import time
 from pathlib import Path
 
+import numpy
+import torch
+
+random.seed(1)
+numpy.random.seed(1)
+torch.manual_seed(1)
 trouble = os.environ.get("TROUBLE")
 
 
