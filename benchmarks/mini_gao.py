@@ -8,7 +8,7 @@ overoptimization".
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,17 +116,27 @@ def recorded(case: dict, seed: int, proxy: str) -> Problem:
 
 def made(seed: int, *, pairs: int = 1000, flipped: float = 0.25) -> Problem:
     """A problem of the same sort: random chain and gold, and a proxy fitted to comparisons of reference texts."""
+    blank = world(seed)
+    x, prefers = comparisons(blank, seed, pairs=pairs, flipped=flipped)
+    return replace(blank, proxy=bradley_terry(x, prefers))
+
+
+def world(seed: int) -> Problem:
+    """Chain and gold of a seed, the same for every proxy; its proxy says nothing yet."""
+    g = np.random.default_rng(seed)
+    first, chain = g.dirichlet(np.full(LETTERS, 2.0)), _chain(g)
+    pair_gold = g.normal(scale=0.55, size=(LETTERS, LETTERS))
+    triple_gold = g.normal(scale=0.55, size=(LETTERS,) * 3)
+    return Problem(first, chain, pair_gold, triple_gold, np.zeros((LETTERS, LETTERS)))
+
+
+def comparisons(problem: Problem, seed: int, *, pairs: int, flipped: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of reference texts: what the first has more of, by pairs of letters, and whether it was preferred."""
     g = np.random.default_rng([seed, pairs, round(1000 * flipped)])
-    world = np.random.default_rng(seed)  # the same chain and gold with and without flips
-    first, chain = world.dirichlet(np.full(LETTERS, 2.0)), _chain(world)
-    pair_gold = world.normal(scale=0.55, size=(LETTERS, LETTERS))
-    triple_gold = world.normal(scale=0.55, size=(LETTERS,) * 3)
-    blank = Problem(first, chain, pair_gold, triple_gold, np.zeros((LETTERS, LETTERS)))
-    one, other = (sample(reference(blank), pairs, g) for _ in range(2))
-    prefers = gold_of(one, blank) > gold_of(other, blank)
+    one, other = (sample(reference(problem), pairs, g) for _ in range(2))
+    prefers = gold_of(one, problem) > gold_of(other, problem)
     prefers ^= g.random(pairs) < flipped
-    proxy = _bradley_terry(_counts(one) - _counts(other), prefers)
-    return Problem(first, chain, pair_gold, triple_gold, proxy)
+    return _counts(one) - _counts(other), prefers
 
 
 def _chain(generator: np.random.Generator) -> np.ndarray:
@@ -141,8 +151,8 @@ def _counts(texts: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=LETTERS**2) for row in pairs]).astype(float)
 
 
-def _bradley_terry(x: np.ndarray, won: np.ndarray, ridge: float = 0.1, steps: int = 50) -> np.ndarray:
-    """Newton's method on the log-likelihood less ridge/2 |w|²."""
+def bradley_terry(x: np.ndarray, won: np.ndarray, ridge: float = 0.1, steps: int = 50) -> np.ndarray:
+    """[V, V]: Newton's method on the log-likelihood less ridge/2 |w|²."""
     w = np.zeros(x.shape[1])
     for _ in range(steps):
         p = 1 / (1 + np.exp(-x @ w))
