@@ -4,16 +4,14 @@ Pure functions of NumPy arrays. Pairs of one prompt are not independent of each 
 (`groups`, a number for each pair), not pairs.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from surefoot.evaluate.ratings.proportions import wilson
 from surefoot.ranks import ranks
 
-Z = 1.959963984540054
-"""Of the normal distribution, 95 % lie within so many standard deviations."""
 DRAWS = 2000
 _PICKS_AT_ONCE = 1_000_000
 
@@ -40,19 +38,12 @@ class Interval:
     high: float
 
 
-def wilson(successes: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share: all p with |successes / count - p| <= z sqrt(p (1 - p) / count)."""
-    share, z2 = successes / count, Z * Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def share_of(right: np.ndarray, groups: np.ndarray) -> Share:
     """The mean of 0, 1 (and 1/2 for ties) with Wilson's interval for as many pairs as they are worth."""
     value = float(right.mean())
     worth = effective_count(right, groups)
-    return Share(value, *wilson(value * worth, worth), count=len(right))
+    reach = wilson(value * worth, worth)
+    return Share(value, reach.low, reach.high, count=len(right))
 
 
 def effective_count(right: np.ndarray, groups: np.ndarray) -> float:

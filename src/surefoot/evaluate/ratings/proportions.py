@@ -12,7 +12,7 @@ class Estimate:
     value: float
     low: float
     high: float
-    count: int
+    count: float
 
     def percent(self) -> str:
         """The value and its interval in whole percent, for instance "63 % (54 to 72 %)"."""
@@ -42,12 +42,12 @@ def _known(*numbers: float) -> list[float]:
     return [x for x in numbers if not math.isnan(x)] or [math.nan]
 
 
-def wilson(successes: float, count: int, level: float = 0.95) -> Estimate:
+def wilson(successes: float, count: float, level: float = 0.95) -> Estimate:
     """A share and its Wilson score interval: the shares p that a test of `successes` against p does not reject.
 
     (p̂ + z²/2n ± z √(p̂(1 - p̂)/n + z²/4n²)) / (1 + z²/n), with p̂ the observed share (Wilson 1927). Unlike p̂ ± z·error it
     stays within 0 and 1 and has a width where p̂ is 0 or 1. It takes the n trials as independent.
-    `successes` may hold halves, where no preference counts as half of each.
+    `successes` may hold halves, where no preference counts as half of each; `count` what dependent trials are worth.
     """
     if not 0 <= successes <= count:
         raise ValueError(f"{successes} successes of {count}: give a number from 0 to the count")
