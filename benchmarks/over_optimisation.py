@@ -1,6 +1,6 @@
 """Does a policy get better, or only better scored, and what helps? Where the truth is known.
 
-    python -m benchmarks.over_optimisation [--seeds 6] [--steps 24] [--draw-only]
+    python -m benchmarks.over_optimisation [--seeds 12] [--steps 40] [--draw-only]
 
 Two parts. *Exact*: the worlds of mini_gao.py, walked along the exact optima of a proxy as watch_calibration.py does;
 the rule of `surefoot.watch` is chosen on some and tried on others. *Trained*: real PPO runs in such worlds
@@ -172,8 +172,8 @@ def _told(run: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6, help="worlds in which models are trained")
-    parser.add_argument("--steps", type=int, default=24, help="of each run")
+    parser.add_argument("--seeds", type=int, default=12, help="worlds in which models are trained")
+    parser.add_argument("--steps", type=int, default=40, help="of each run")
     parser.add_argument("--draw-only", action="store_true", help="write page and picture from the last results")
     given = parser.parse_args()
     if not given.draw_only:

@@ -85,9 +85,10 @@ def gold_alarm(looks: Sequence[Look], *, errors: float = GOLD_FELL, lost: float 
         return None
     falls = np.subtract(known[found.best].gold, known[-1].gold)
     share = f", {100 * (best - last) / (best - first):.0f} % of what it had won" if best > first else ""
+    sure = f"{found.z:.1f} standard errors" if math.isfinite(found.z) else "by the same on every prompt"
     words = (
-        f"gold fell from {best:.3g} at step {known[found.best].step} to {last:.3g} ({found.z:.1f} standard "
-        f"errors{share}), and the score {_moved(known[found.best], known[-1])}"
+        f"gold fell from {best:.3g} at step {known[found.best].step} to {last:.3g} ({sure}{share}), and the score "
+        f"{_moved(known[found.best], known[-1])}"
     )
     return Alarm("gold", words, tuple(places[i] for i in _first(falls)))
 
