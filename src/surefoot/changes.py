@@ -24,7 +24,7 @@ MAY_CHANGE: Mapping[str, str] = {
     "target_reward": "when the run ends",
     "target_reward_evals": "when the run ends",
     "patience": "when the run ends",
-    "watch": "when the run ends",
+    "watch": "what is done where gold falls",
     "on_fault": "what becomes of what is not finite",
     "max_skipped_updates": "when the run ends",
     "eval_every": "when the run is looked at",

@@ -4,6 +4,7 @@ A signal while answers are sampled, scored or evaluated leaves the iteration, wh
 signal while weights are moved lets the update finish first. (docs/decisions/0011)
 """
 
+import os
 import signal
 import threading
 import time
@@ -83,7 +84,7 @@ class StopRequest(Callback):
         if first:
             self._heard, self.exit_code = time.monotonic(), 128 + number
         if self._trainer is None:
-            raise KeyboardInterrupt
+            _end_unsaved(number)
         if first and self._trainer.runtime.is_main:
             self._say(f"{_NAMES[signal.Signals(number)]}: saving and stopping; press Ctrl-C to stop at once")
         if first:
@@ -94,3 +95,11 @@ class StopRequest(Callback):
     def _is_echo(self) -> bool:
         assert self._heard is not None
         return self._trainer.runtime.world_size > 1 and time.monotonic() - self._heard < _ECHO_SECONDS
+
+
+def _end_unsaved(number: int) -> None:
+    """Ends the process as if nobody had listened, since 143 would say that something was saved."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -23,7 +23,7 @@ IN_THE_SOURCE = {"OMP_NUM_THREADS", "SUREFOOT_TIMEOUT", "WORLD_SIZE", "LOCAL_RAN
 """What the source spells as the page does."""
 METHODS = {"trainer.restore(path)": "restore", "train()": "train", "PPOTrainer.load(path)": "load",
            "PPOTrainer.load": "load", "step": "step", "generate": "generate"}  # fmt: skip
-ELSEWHERE = {"torchrun", "<output_dir>.old", "aside_..."}
+ELSEWHERE = {"torchrun", "tensors-00001-of-00002.safetensors", "<output_dir>.old", "aside_..."}
 
 
 def known(code: str) -> bool:

@@ -178,3 +178,12 @@ def test_a_signal_during_the_evaluation_at_the_end_leaves_it_to_the_run_that_goe
     (weights, *records), (expected, *expected_records) = left_behind(out), left_behind(tmp_path / "straight")
     assert records == expected_records
     assert all((weights[name] == tensor).all() for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", -15), ("SIGINT", -2)])
+def test_a_signal_before_there_is_anything_to_save_ends_the_process_as_if_nobody_had_listened(number, code):
+    program = (
+        "import os, signal; from pathlib import Path; from surefoot.interrupt import StopRequest\n"
+        f"with StopRequest(print).listening(Path('.')): os.kill(os.getpid(), signal.{number})"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == code
