@@ -94,6 +94,17 @@ def test_a_run_that_falls_ends_with_the_best_model_and_says_so(tmp_path):
     assert "of step 2, the best by gold" in page
 
 
+def test_until_it_acts_a_watched_run_is_the_unwatched_one_bit_for_bit(tmp_path):
+    _, watched = trained(tmp_path / "watched", gold=peak_at(2), watch="stop_and_restore", save_every=1)
+    _, free = trained(tmp_path / "free", gold=peak_at(2), watch="off", save_every=1, keep_checkpoints=9)
+    assert watched.steps < free.steps
+    for here, there in zip(watched.evaluations, free.evaluations, strict=False):
+        assert (here.step, list(here.samples)) == (there.step, list(there.samples))
+        assert {name: here.metrics[name] for name in there.metrics} == there.metrics
+    one, other = (read_checkpoint(place(tmp_path / n / "checkpoints", 3))[0] for n in ("watched", "free"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
 def test_a_run_that_has_ended_so_ends_again_at_once_with_the_same_model(tmp_path):
     trainer, result = trained(tmp_path, gold=peak_at(2), watch="stop_and_restore")
     weights = {n: p.detach().clone() for n, p in trainer.models.trainable().items()}
