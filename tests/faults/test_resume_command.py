@@ -257,7 +257,7 @@ def kill_runs(folder, resumes, seed, signals):
 @pytest.mark.parametrize(
     ("signals", "resumes"),
     [
-        (["SIGKILL"], 5),
+        pytest.param(["SIGKILL"], 5, marks=pytest.mark.slow),
         pytest.param(["SIGKILL"], 50, marks=pytest.mark.slow),
         pytest.param(["SIGKILL"], 300, marks=pytest.mark.soak),
         (["SIGTERM", "SIGINT", "SIGKILL"], 5),

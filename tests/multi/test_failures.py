@@ -27,7 +27,7 @@ SLOW = pytest.mark.slow
         pytest.param("leaves", "process 1 failed: SystemExit: 7", marks=SLOW),
         pytest.param("dies", "process 1 died without a word", marks=SLOW),
         ("killed", "process 1 died without a word"),
-        ("hangs", r"process 0 waited in vain for another, which lives but does not come"),
+        pytest.param("hangs", r"process 0 waited in vain for another, which lives but does not come", marks=SLOW),
         pytest.param("raises in scoring", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
         pytest.param(
             "raises in scoring, in shares", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW

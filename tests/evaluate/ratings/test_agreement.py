@@ -59,6 +59,7 @@ def test_raters_who_guess_agree_as_chance_would_and_alpha_is_zero():
     assert couples_agreement(answers, own_prompts(answers)).value == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_interval_of_alpha_covers_the_alpha_of_many_more_items():
     g = np.random.default_rng(1)
 
