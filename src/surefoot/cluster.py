@@ -76,7 +76,11 @@ def _connect(workers: int) -> bool:
     import ray
 
     if not ray.is_initialized():
-        own: dict[str, Any] = {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
+        own: dict[str, Any] = {
+            "num_cpus": max(workers, os.cpu_count() or 1),
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
         ray.init(**({} if os.environ.get("RAY_ADDRESS") else own))
     there = ray.cluster_resources()
     if there.get("CPU", 0) < workers:

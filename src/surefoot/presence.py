@@ -47,8 +47,8 @@ class Presence:
                 "from the list of all trainable parameters"
             )
         self._models.shard(self._runtime)
-        own = [m for m in frozen_models(None, self._rewards) if not isinstance(m, SharedClassifier)]
-        self._shares = [Shares(self._runtime, [model], layer_names(model)) for model in own]
+        own = {id(m): m for m in frozen_models(None, self._rewards) if not isinstance(m, SharedClassifier)}
+        self._shares = [Shares(self._runtime, [model], layer_names(model)) for model in own.values()]
 
     def frozen(self) -> AbstractContextManager[None]:
         """The context in which reference and reward models are there to be asked."""
