@@ -306,6 +306,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on_from_what_was_sa
     assert differences(whole, left_by("run")) == []
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_stops_the_run_and_the_same_command_goes_on(folder, whole):
     """The last line of the metrics is cut in half by the limit, as by a full disk."""
     killed_after(2)

@@ -151,6 +151,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(world, tmp_path, moment):
     assert newest(out) == "step_000001"
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_does_not_hurry(world, tmp_path):
     out = tmp_path / "run"
     code, text = run(world, out, "update", signal.SIGTERM, times=2, save_every=1)

@@ -86,6 +86,7 @@ def weights_of_reward(capsys, world, folder, *arguments):
     return reward.weights
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_an_adapter_of_the_policys_base_is_counted_as_that_alone(capsys, world):
     folder = save_adapter(world / "adapter", str(world / "llama"))
     other = save_adapter(world / "another", save_base(world / "base"))
@@ -120,6 +121,7 @@ def test_names_that_lead_nowhere_are_the_command_lines_fault(capsys, world, argu
     assert sentence in err
 
 
+@pytest.mark.slow
 def test_for_several_processes_it_says_what_one_of_them_takes(capsys, world):
     alone, whole, shared = (
         plan(capsys, world, *more)[1] for more in ([], ["--processes", "4"], ["--processes", "4", "--shard"])

@@ -86,6 +86,7 @@ def test_the_reference_under_an_sft_adapter_is_the_adapter_as_it_was_also_after_
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(base, adapter, tmp_path, kind):
     whole, cut, given = tmp_path / "whole", tmp_path / "cut", start(kind, base, adapter)
     for run in (whole, cut):
