@@ -7,8 +7,10 @@ import pytest
 
 from surefoot.config import PPOConfig
 from surefoot.evaluate.options import CompareOptions
+from surefoot.evaluate.run import proxy_of
 from surefoot.evaluate.runs import agreed, check_gold, find_candidates, same_scorer, start_of
 from surefoot.settings import to_yaml
+from surefoot.types import Prompt
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +149,30 @@ def test_gold_must_be_a_scorer_that_no_run_was_trained_on():
 def test_options_that_contradict_themselves_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         CompareOptions(**options)
+
+
+def test_the_proxy_puts_rewards_together_as_the_runs_did_unless_another_is_named():
+    Path("judge.py").write_text(
+        "def ones(completions, **_):\n    return [1.0] * len(completions)\n"
+        "def fives(completions, **_):\n    return [5.0] * len(completions)\n"
+    )
+    both = ("judge.py:ones", "judge.py:fives")
+    prompts, answers = [Prompt("Q", (1,))], ["A"]
+    for number, (how, score) in enumerate(
+        [
+            ({}, 6.0),
+            ({"reward_weights": (2.0, 1.0)}, 7.0),
+            ({"reward_ensemble": "min"}, 1.0),
+            ({"reward_ensemble": "mean"}, 3.0),
+            (
+                {"reward_ensemble": "uncertainty", "uncertainty_coef": 0.25},
+                3.0 - 0.25 * 4.0,
+            ),  # variance ((3-1)²+(5-3)²)/2
+        ]
+    ):
+        run(f"run{number}", reward=both, **how)
+        found = find_candidates([f"run{number}"])
+        mix = proxy_of(CompareOptions(runs=(f"run{number}",), gold=("other.py:score",)), found, ())
+        assert mix(prompts, answers).scores == [score]
+        named = CompareOptions(runs=(f"run{number}",), gold=("other.py:score",), proxy=both)
+        assert proxy_of(named, found, ())(prompts, answers).scores == [6.0]

@@ -129,7 +129,6 @@ def prepare(options: CompareOptions, *, baseline: str = BASELINE, judged: bool =
     candidates = find_candidates(options.runs)
     start = start_of(candidates, options.baseline)
     proxy = agreed(candidates, "reward", options.proxy)
-    weights = options.proxy_weights or (() if options.proxy else agreed(candidates, "reward_weights", ()))
     if options.best_of and not proxy:
         raise ValueError(
             "best_of chooses by the proxy, and neither proxy nor a run's reward names one: give proxy, or set "
@@ -141,7 +140,7 @@ def prepare(options: CompareOptions, *, baseline: str = BASELINE, judged: bool =
     sampling = _sampling(options, candidates)
     special = tokenizer.all_special_tokens
     golds = {f"gold/{name}": mix for name, mix in _golds(options.gold, special).items()}
-    scorers = golds | ({"proxy": make_reward(list(proxy), weights, special_tokens=special)} if proxy else {})
+    scorers = golds | ({"proxy": proxy_of(options, candidates, special)} if proxy else {})
     model = load_model(*start, "baseline").eval()
     if len(tokenizer) > model.get_output_embeddings().weight.shape[0]:  # type: ignore[operator]
         raise ValueError(
@@ -158,6 +157,20 @@ def _as_candidate(start: tuple[str, str | None]) -> list[Candidate]:
     run = run_of(folder)
     options = options_in(run) if folder.is_dir() else {}
     return [Candidate(BASELINE, run, folder, options)] if options else []
+
+
+def proxy_of(options: CompareOptions, candidates: Sequence[Candidate], special: Sequence[str]) -> RewardMix:
+    """What best of n chooses by: the proxy that was named, else the runs' rewards, put together as the runs did."""
+    if options.proxy:
+        return make_reward(list(options.proxy), options.proxy_weights, special_tokens=special)
+    weights = options.proxy_weights or agreed(candidates, "reward_weights", ())
+    return make_reward(
+        list(agreed(candidates, "reward", ())),
+        weights,
+        special_tokens=special,
+        ensemble=agreed(candidates, "reward_ensemble", None) or "sum",
+        uncertainty_coef=agreed(candidates, "uncertainty_coef", None) or 0.0,
+    )
 
 
 def _golds(specs: Sequence[str], special: Sequence[str]) -> dict[str, RewardMix]:
