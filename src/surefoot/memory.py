@@ -20,8 +20,11 @@ from dataclasses import dataclass
 
 MIB, GIB = 2**20, 2**30
 FLOAT32, BFLOAT16 = 4, 2
-HOLES = 0.3
-"""What GNU's malloc leaves unused between tensors that come and go, as a share of these (measured: 0.1 to 0.6)."""
+HOLES = 0.5
+"""What GNU's malloc leaves unused between tensors that come and go, as a share of these.
+
+Measured: 0.2 to 0.9, since a stage keeps what is freed in it (`phases.memory_kept`), whole runs of one or two threads.
+"""
 LIBRARIES = 36 * MIB
 """Code and buffers that libraries take when they are first used, beyond what an import takes."""
 MARGIN = 0.15
