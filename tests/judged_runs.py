@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import tiny
+
 JUDGES = """\
 def vowels(completions, **columns):
     return [sum(c in "aeiou" for c in text) for text in completions]
@@ -32,6 +34,15 @@ learning_rate: 3e-3
 max_grad_norm: none
 save_every: 0
 """
+
+
+def make_world():
+    """Into the current folder: an SFT model, prompts to learn from, others to be judged on, and scorers."""
+    tiny.tiny_llama().save_pretrained("sft")
+    tiny.tiny_tokenizer().save_pretrained("sft")
+    prompts_file("prompts.jsonl", [f"Question {i}?" for i in range(20)])
+    prompts_file("held-out.jsonl", [f"Other {i}!" for i in range(6)])
+    Path("judges.py").write_text(JUDGES)
 
 
 def prompts_file(name, prompts):

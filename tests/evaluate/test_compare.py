@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from judged_runs import JUDGES, RUN, prompts_file
+from judged_runs import RUN, make_world, prompts_file
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -26,11 +26,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        tiny.tiny_llama().save_pretrained("sft")
-        tiny.tiny_tokenizer().save_pretrained("sft")
-        prompts_file("prompts.jsonl", [f"Question {i}?" for i in range(20)])
-        prompts_file("held-out.jsonl", [f"Other {i}!" for i in range(6)])
-        Path("judges.py").write_text(JUDGES)
+        make_world()
         Path("run.yaml").write_text(RUN)
         for seed in ("0", "1"):
             out = f"runs/ppo-seed{seed}"

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from fake_judge import reply, shorter, texts_of
 from fake_service import Service, ok
-from judged_runs import JUDGES, RUN, prompts_file
+from judged_runs import RUN, make_world
 
 from surefoot.cli import main
 
@@ -23,11 +22,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        tiny.tiny_llama().save_pretrained("sft")
-        tiny.tiny_tokenizer().save_pretrained("sft")
-        prompts_file("prompts.jsonl", [f"Question {i}?" for i in range(20)])
-        prompts_file("held-out.jsonl", [f"Other {i}!" for i in range(6)])
-        Path("judges.py").write_text(JUDGES)
+        make_world()
         Path("run.yaml").write_text(SETTINGS)
         assert main(["ppo", "--config", "run.yaml", "--output-dir", "runs/ppo", "--quiet"]) == 0
     return folder

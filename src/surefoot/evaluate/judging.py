@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from surefoot.rewards.failure import shown
-from surefoot.rewards.protocols import ReplyError, entry
+from surefoot.rewards.protocols import ReplyError, last_line
 
 Verdict = Literal["first", "second", "tie"]
 
@@ -69,14 +69,8 @@ def read_verdict(reply: Any) -> Verdict:
     Raises:
         ReplyError: it is not what such a service says, or its last line is no verdict; half a sentence.
     """
-    choices = entry(reply, "choices")
-    if not isinstance(choices, list) or not choices:
-        raise ReplyError("has no choices")
-    said = entry(entry(choices[0], "message"), "content")
-    if said is not None and not isinstance(said, str):
-        raise ReplyError(f"has a {type(said).__name__} for content where a text is needed")
-    lines = (said or "").strip().splitlines() or [""]
-    found = _VERDICT.fullmatch(lines[-1].strip())
+    last = last_line(reply)
+    found = _VERDICT.fullmatch(last.strip())
     if found is None:
-        raise ReplyError(f"ends with no verdict: {shown(lines[-1], 120)}")
+        raise ReplyError(f"ends with no verdict: {shown(last, 120)}")
     return _MEANS[found["which"].lower()]

@@ -253,7 +253,12 @@ def _judge_request(rows: Sequence[Row], model: str | None, template: str) -> dic
 _VERDICT = re.compile(r"(?:score\s*[:=]\s*)?([-+]?\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
-def _judge_scores(reply: Any, _count: int) -> Scores:
+def last_line(reply: Any) -> str:
+    """What a reply of a chat-completions service says last, where a judge puts its verdict.
+
+    Raises:
+        ReplyError: it is not what such a service says; half a sentence.
+    """
     choices = entry(reply, "choices")
     if not isinstance(choices, list) or not choices:
         raise ReplyError("has no choices")
@@ -261,9 +266,14 @@ def _judge_scores(reply: Any, _count: int) -> Scores:
     if said is not None and not isinstance(said, str):
         raise ReplyError(f"has a {type(said).__name__} for content where a text is needed")
     lines = (said or "").strip().splitlines() or [""]
-    verdict = _VERDICT.fullmatch(lines[-1].strip(" \t*_`"))
+    return lines[-1]
+
+
+def _judge_scores(reply: Any, _count: int) -> Scores:
+    last = last_line(reply)
+    verdict = _VERDICT.fullmatch(last.strip(" \t*_`"))
     if verdict is None:
-        reason = f"the last line of the judge's reply is no score: {shown(lines[-1], 120)}"
+        reason = f"the last line of the judge's reply is no score: {shown(last, 120)}"
         return Scores([None], missing=reason)
     return Scores([_score(float(verdict[1]), 0)])
 
