@@ -12,7 +12,7 @@ from tiny import tiny_llama, tiny_tokenizer
 
 from surefoot import PPOConfig, PPOTrainer
 from surefoot.callbacks import Callback
-from surefoot.checkpoint import newest_valid
+from surefoot.kept import newest_valid
 
 TEXTS = [f"prompt number {i}" for i in range(12)]  # two are held out: an epoch is two and a half steps of four
 

@@ -16,12 +16,10 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +29,12 @@ from torch import Tensor
 
 FORMAT = 3
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-_UNFINISHED, _DOOMED, _ASIDE = ".unfinished-", ".delete-", "aside_"
+UNFINISHED = ".unfinished-"
+"""Begins the hidden name of a folder that is being written."""
 
 
 class CheckpointError(ValueError):
     """A folder that is no whole checkpoint; the message names the file and what is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A checkpoint in a run folder: its place, its step, and score and gold of the evaluation at that step."""
-
-    path: Path
-    step: int
-    score: float | None
-    gold: float | None = None
 
 
 # ------------------------------------------------------------------------------------------ writing
@@ -83,7 +72,7 @@ def begin(path: str | Path, size: int) -> Path:
         raise FileExistsError(f"{path} exists already; a checkpoint is never written over another")
     _make_folder(path.parent)
     _check_room(path, size)
-    return Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{path.name}-", dir=path.parent))
+    return Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent))
 
 
 def put(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -274,128 +263,3 @@ def _check_size(path: Path, name: str, size: int) -> None:
         raise CheckpointError(f"{path} is no whole checkpoint: {name} is missing")
     if file.stat().st_size != size:
         raise CheckpointError(f"{file} is damaged: {file.stat().st_size} bytes instead of {size}")
-
-
-# ------------------------------------------------------------------------------------------ the folder of a run
-_NAME = re.compile(r"step_(\d{6,})")
-
-
-def place(folder: Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step."""
-    return folder / f"step_{step:06d}"
-
-
-def steps_in(folder: Path) -> dict[int, Path]:
-    """Step -> folder of everything that has a checkpoint's name, damaged or not, oldest first."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    found = {int(m[1]): p for p in entries if (m := _NAME.fullmatch(p.name)) and not p.is_symlink() and p.is_dir()}
-    return dict(sorted(found.items()))
-
-
-def newest_valid(folder: Path, warn: Callable[[str], object]) -> Path | None:
-    """The newest checkpoint of a run that is as it was written; None where there was never any.
-
-    Args:
-        folder: where the run keeps them.
-        warn: is told of every damaged one.
-
-    Raises:
-        CheckpointError: there are checkpoints, but not one is whole.
-    """
-    damage = []
-    for path in reversed(steps_in(folder).values()):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            damage.append(str(error))
-            continue
-        for words in damage:
-            warn(f"{words}; going back to {path.name}")
-        return path
-    if damage:
-        raise CheckpointError(
-            f"{damage[0]}. None of the {len(damage)} checkpoints in {folder} is whole, so there is nothing to go on "
-            "from: bring one back from a copy, or begin anew with --fresh"
-        )
-    return None
-
-
-def whole_ones(folder: Path) -> list[Saved]:
-    """The checkpoints of a run that have all their files in the right sizes, oldest first."""
-    found = []
-    for step, path in steps_in(folder).items():
-        try:
-            manifest = read_manifest(path)
-        except CheckpointError:
-            continue
-        found.append(Saved(path, step, manifest.get("score"), manifest.get("gold")))
-    return found
-
-
-def best_first(found: Sequence[Saved]) -> list[Saved]:
-    """Those of an evaluation, the best first: by gold where any has gold, else by score; of equals the earliest."""
-    golds = [saved for saved in found if saved.gold is not None]
-    if golds:
-        return sorted(golds, key=lambda saved: (-float(saved.gold or 0.0), saved.step))
-    scored = [saved for saved in found if saved.score is not None]
-    return sorted(scored, key=lambda saved: (-float(saved.score or 0.0), saved.step))
-
-
-def best_valid(folder: Path, warn: Callable[[str], object]) -> Saved | None:
-    """The best checkpoint of a run that is as it was written; None where none is of an evaluation.
-
-    Args:
-        folder: where the run keeps them.
-        warn: is told of every damaged one that would have been better.
-    """
-    for saved in best_first(whole_ones(folder)):
-        try:
-            verify(saved.path)
-        except CheckpointError as error:
-            warn(f"{error}; the next best is taken")
-            continue
-        return saved
-    return None
-
-
-def retain(folder: Path, keep: int) -> None:
-    """Deletes what is older than the newest `keep` whole checkpoints, but never the best one (see `best_first`).
-
-    The list is made anew from the disk each time. Only folders with a checkpoint's name and manifest are touched; a
-    damaged one is left for a person to look at.
-    """
-    found = whole_ones(folder)
-    best = best_first(found)[:1]
-    for saved in found[: -max(keep, 2)]:
-        if saved not in best:
-            doomed = folder / f"{_DOOMED}{saved.path.name}"
-            shutil.rmtree(doomed, ignore_errors=True)
-            saved.path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-
-
-def tidy(folder: Path) -> None:
-    """Takes away what a killed process left of a checkpoint that it was writing or deleting."""
-    for path in folder.glob(".*") if folder.is_dir() else ():
-        if path.name.startswith((_UNFINISHED, _DOOMED)) and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def probe_folder(folder: Path) -> None:
-    """Tries whether a checkpoint could be written into a folder, where it is there: better now than after hours.
-
-    Raises:
-        OSError: it could not.
-    """
-    if folder.exists():
-        Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder)).rmdir()
-
-
-def set_aside(folder: Path, after: int) -> list[Path]:
-    """Renames checkpoints of steps past `after`, which a run that goes on from there makes anew; their new names."""
-    moved = []
-    for step, path in steps_in(folder).items():
-        if step > after:
-            number = sum(1 for p in folder.glob(f"{_ASIDE}{path.name}*"))
-            moved.append(path.rename(folder / f"{_ASIDE}{path.name}{f'_{number + 1}' if number else ''}"))
-    return moved

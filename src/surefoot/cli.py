@@ -1,13 +1,10 @@
 """The command `surefoot`. Heavy imports wait inside the commands, so that help and mistakes answer at once."""
 
 import argparse
-import logging
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +35,7 @@ from surefoot.terminal import (
     EXIT_USAGE,
     complain,
     console,
-    is_first,
+    plain_warnings,
     usage_errors,
 )
 from surefoot.threads import share_cores
@@ -58,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no such letter is no reason to stop
     try:
-        with _plain_warnings():
+        with plain_warnings():
             return _dispatch(given)
     except BrokenPipeError:  # `surefoot ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -380,36 +377,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "rate": rate,
     "env": env,
 }
-
-
-# ------------------------------------------------------------------------------------------ helpers
-
-
-class _Complaints(logging.Handler):
-    """Our log records as lines on standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Says it."""
-        complain(f"{record.levelname.lower()}: {self.format(record)}")
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Warnings and what is logged, each on standard error without the place in our code that it comes from.
-
-    All processes of a run would say the same, so the first one does; errors are everybody's.
-    """
-    complaints = _Complaints(logging.WARNING if is_first() else logging.ERROR)
-    logger = logging.getLogger("surefoot")
-    logger.addHandler(complaints)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}") if is_first() else None
-            # peft asks transformers by an old name whether activations are recomputed: nobody can act on that
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            yield
-    finally:
-        logger.removeHandler(complaints)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from surefoot import limits, options
+from surefoot import advice, limits, options
 from surefoot.options import Options, Range, check_range, strict_options
 
 KLPenalty = Literal["kl", "k1", "abs", "mse", "k2", "k3", "full"]
@@ -389,38 +389,10 @@ class PPOConfig(Options):
         to 0.1, the epochs from 4 to 1; the KL price starts larger than the classic 0.1 where a model is small and
         drifts easily. A LoRA adapter bears ten times the learning rate. Sources: docs/details.md.
         """
-        billions = num_parameters / 1e9
-        scale = next(values for limit, values in limits.BY_SIZE if billions <= limit)
-        values = dict(
-            zip(("learning_rate", "cliprange", "ppo_epochs", "init_kl_coef", "target_kl"), scale, strict=True)
-        )
-        if changes.get("lora_r") or changes.get("adapter_name"):
-            values["learning_rate"] *= 10
-        return cls(**(values | changes))
+        adapter = bool(changes.get("lora_r") or changes.get("adapter_name"))
+        return cls(**(advice.values_for(num_parameters, adapter=adapter) | changes))
 
     def advice(self, num_parameters: int) -> list[str]:
         """One plain sentence for each value that lies far outside what is known to work at this size."""
-        best = PPOConfig.recommended(num_parameters, lora_r=self.lora_r, adapter_name=self.adapter_name)
-        size = f"{num_parameters / 1e9:.2g}B" if num_parameters >= 1e8 else f"{num_parameters / 1e6:.2g}M"
-        reach = 20 if num_parameters >= 5e7 else 2000  # toy models bear, and need, far larger rates
-        found = []
-        if self.learning_rate > best.learning_rate * reach:
-            found.append(
-                f"learning_rate={self.learning_rate:g} is far above the {best.learning_rate:g} recommended for "
-                f"{size} parameters: the policy usually collapses (KL explodes, ratio leaves the clip range)"
-            )
-        if 0 < self.learning_rate < best.learning_rate / 100:
-            found.append(
-                f"learning_rate={self.learning_rate:g} is far below the {best.learning_rate:g} recommended for "
-                f"{size} parameters: expect no visible learning"
-            )
-        if self.engine == "vllm" and self.importance_cap is None:
-            found.append(
-                "engine='vllm' draws answers with other roundings than the policy is trained with, and nothing "
-                "corrects for it: set importance_cap=2"
-            )
-        for name, low, high, why in limits.BANDS:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                found.append(f"{name}={value:g} lies outside {low:g}-{high:g}: {why}")
-        return found
+        adapter = self.lora_r > 0 or self.adapter_name is not None
+        return advice.sentences({name: getattr(self, name) for name in advice.JUDGED}, num_parameters, adapter=adapter)

@@ -9,10 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from surefoot import checkpoint
+from surefoot import kept
 from surefoot.callbacks import Callback, Evaluation, SampleRecord, TrainResult
-from surefoot.checkpoint import Saved
 from surefoot.config import PPOConfig
+from surefoot.kept import Saved
 from surefoot.progress import Progress
 from surefoot.prompts.pieces import token_texts
 from surefoot.rewards.mix import MixedScores
@@ -76,14 +76,14 @@ class Recorder:
         c, progress = self._trainer.config, self._trainer.progress
         folder.claim()
         folder.start(c, resume=goes_on)
-        checkpoint.tidy(folder.checkpoints)
+        kept.tidy(folder.checkpoints)
         if goes_on:
             dropped = folder.truncate_after(progress.steps, {e.step for e in progress.evaluations})
             if dropped:
                 _LOG.warning(
                     "%d steps past step %d are made again; their lines were taken out", dropped, progress.steps
                 )
-            for path in checkpoint.set_aside(folder.checkpoints, progress.steps):
+            for path in kept.set_aside(folder.checkpoints, progress.steps):
                 _LOG.warning("a checkpoint past step %d was put aside as %s", progress.steps, path.name)
         self._tracker = make_tracker(c.log_with, folder.path.name, folder.path)
 
@@ -113,7 +113,7 @@ class Recorder:
         """Writes a checkpoint of this step into the run folder, unless it is there, and drops those it replaces."""
         if self._folder is None:
             return
-        path, runtime = checkpoint.place(self._folder.checkpoints, self._trainer.progress.steps), self._trainer.runtime
+        path, runtime = kept.place(self._folder.checkpoints, self._trainer.progress.steps), self._trainer.runtime
         if runtime.all_max(runtime.is_main and path.exists()):
             return
         with runtime.together():
@@ -122,7 +122,7 @@ class Recorder:
         self._trainer.save(path)
         with runtime.together():
             if runtime.is_main:
-                checkpoint.retain(self._folder.checkpoints, self._trainer.config.keep_checkpoints)
+                kept.retain(self._folder.checkpoints, self._trainer.config.keep_checkpoints)
 
     def best_checkpoint(self) -> Saved | None:
         """The best one in the run folder that is as it was written, the same on every process."""
@@ -131,7 +131,7 @@ class Recorder:
         seen, runtime = [], self._trainer.runtime
         with runtime.together():
             if runtime.is_main:
-                seen = [checkpoint.best_valid(self._folder.checkpoints, _LOG.warning)]
+                seen = [kept.best_valid(self._folder.checkpoints, _LOG.warning)]
         found: Saved | None = runtime.gather(seen)[0]
         return found
 

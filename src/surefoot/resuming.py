@@ -18,15 +18,7 @@ from torch import Tensor, nn
 
 from surefoot import __version__
 from surefoot.changes import check_changes, stored_options
-from surefoot.checkpoint import (
-    begin,
-    finish,
-    part_name,
-    put,
-    read_checkpoint,
-    unfinished_on_failure,
-    write_checkpoint,
-)
+from surefoot.checkpoint import begin, finish, part_name, put, read_checkpoint, unfinished_on_failure, write_checkpoint
 from surefoot.config import PPOConfig
 from surefoot.models import REWARD_ADAPTER, ActorCritic
 from surefoot.progress import Progress
@@ -55,21 +47,23 @@ class Resumable(Protocol):
     models: ActorCritic
     optimizer: torch.optim.Optimizer
     progress: Progress
+    kl_controller: Any
+    score_scaler: Any
+    stop_rules: Any
+    faults: Any
+    lr_scheduler: Any
+    references: Any
 
     @property
     def identity(self) -> Mapping[str, str]:
         """What `identity_of` says of it."""
         ...
 
-    def stateful(self) -> dict[str, Any]:
-        """Its parts that have a state."""
-        ...
-
 
 def save_trainer(trainer: Resumable, path: str | Path) -> None:
     """Writes everything needed to go on exactly. Called on every process; the main one writes."""
     runtime, progress = trainer.runtime, trainer.progress
-    tensors, state = pack(trainer.models.trainable(), trainer.optimizer, trainer.stateful())
+    tensors, state = pack(trainer.models.trainable(), trainer.optimizer, _stateful(trainer))
     state["generators"] = runtime.gather([generator_states()])
     evaluation = progress.evaluated()
     score, gold = (None, None) if evaluation is None else (_finite(evaluation.score), _finite(evaluation.gold))
@@ -83,6 +77,13 @@ def save_trainer(trainer: Resumable, path: str | Path) -> None:
                 write_checkpoint(path, tensors, state, about)
     if trainer.models.in_shares:
         _write_in_shares(runtime, path, tensors, state, about)
+
+
+def _stateful(trainer: Resumable) -> dict[str, Any]:
+    """Its parts that have a state of their own."""
+    names = ("progress", "kl_controller", "score_scaler", "stop_rules", "faults", "lr_scheduler", "references")
+    parts = {name: getattr(trainer, name) for name in names}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def _write_in_shares(
@@ -149,7 +150,7 @@ def restore_trainer(
         _check_processes(manifest["world_size"], runtime.world_size, allow=allow_topology_change)
         if runtime.is_main:
             _warn_of_another_machine(state["machine"], machine(trainer.models.device))
-        unpack(tensors, state, trainer.models.trainable(), trainer.optimizer, trainer.stateful())
+        unpack(tensors, state, trainer.models.trainable(), trainer.optimizer, _stateful(trainer))
         if runtime.rank < len(state["generators"]):
             restore_generators(state["generators"][runtime.rank])
     return changed

@@ -102,7 +102,7 @@ def _look(config: PPOConfig, runtime: "Runtime", fresh: bool) -> Found:
 
 
 def _holds(folder: "RunFolder", config: PPOConfig, fresh: bool) -> Found:
-    from surefoot.checkpoint import newest_valid
+    from surefoot.kept import newest_valid
 
     if not folder.holds_run:
         return Found()

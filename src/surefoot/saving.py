@@ -14,6 +14,18 @@ from surefoot.models import CRITIC_ADAPTER, ActorCritic, AdapterCritic, ValueHea
 from surefoot.sharding import cut_like, whole
 
 
+def save_models(models: ActorCritic, tokenizer: Any, path: Path, *, is_main: bool) -> None:
+    """Writes policy and tokenizer so that AutoModelForCausalLM loads them, and the critic in critic/ beside.
+
+    Called on every process; the main one writes.
+    """
+    if is_main or models.in_shares:
+        policy, critic = models.assembled_policy(keep=is_main), critic_tensors(models)
+    if is_main:
+        save_policy(policy, tokenizer, path)
+        save_critic(models, path.parent / "critic", critic)
+
+
 def save_policy(policy: Any, tokenizer: Any, path: Path) -> None:
     """Writes the policy so that AutoModelForCausalLM loads it, with its tokenizer.
 

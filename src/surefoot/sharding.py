@@ -56,9 +56,8 @@ class Shares:
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """A pass through the modules; all processes make it together."""
         found: list[Any] = []
-        self._root(
-            lambda: found.append(function(*arguments))
-        )  # what it gives back would get hooks that are not needed
+        # By way of a list: what a pass gives back would get hooks that are not needed.
+        self._root(lambda: found.append(function(*arguments)))
         return found[0]
 
     def collect_gradients(self) -> None:

@@ -1,7 +1,9 @@
 """How a command speaks: to standard output, to standard error, and by its exit code. No torch in here."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -46,3 +48,30 @@ def usage_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+
+
+class _Complaints(logging.Handler):
+    """Our log records as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Says it."""
+        complain(f"{record.levelname.lower()}: {self.format(record)}")
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings and what is logged, each on standard error without the place in our code that it comes from.
+
+    All processes of a run would say the same, so the first one does; errors are everybody's.
+    """
+    complaints = _Complaints(logging.WARNING if is_first() else logging.ERROR)
+    logger = logging.getLogger("surefoot")
+    logger.addHandler(complaints)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}") if is_first() else None
+            # peft asks transformers by an old name whether activations are recomputed: nobody can act on that
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.removeHandler(complaints)

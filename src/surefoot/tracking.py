@@ -21,8 +21,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from surefoot.checkpoint import probe_folder, steps_in
 from surefoot.display import brief, presentable
+from surefoot.kept import probe_folder, steps_in
 from surefoot.lock import FolderLock
 from surefoot.options import Options
 from surefoot.records import RunRecords, append_line, dump, read_lines, replace_file

@@ -34,7 +34,7 @@ from surefoot.resuming import identity_of, read_options, restore_trainer, save_t
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
-from surefoot.saving import critic_tensors, save_critic, save_policy
+from surefoot.saving import save_models
 from surefoot.setup import (
     gold_of,
     kl_controller_of,
@@ -378,24 +378,12 @@ class PPOTrainer:
 
     def save_model(self, path: str | Path) -> None:
         """Writes policy and tokenizer so that AutoModelForCausalLM loads them, and the critic in critic/ beside."""
-        main = self.runtime.is_main
-        if main or self.models.in_shares:
-            policy, critic = self.models.assembled_policy(keep=main), critic_tensors(self.models)
-        if main:
-            save_policy(policy, self.tokenizer, Path(path))
-            save_critic(self.models, Path(path).parent / "critic", critic)
+        save_models(self.models, self.tokenizer, Path(path), is_main=self.runtime.is_main)
 
     @functools.cached_property
     def identity(self) -> Mapping[str, str]:
         """Digests of what never changes in a run: frozen weights, reward models, prompts."""
         return identity_of(self.models, self.reward, self.gold, self.prompts, self.eval_prompts)
-
-    def stateful(self) -> dict[str, Any]:
-        """The parts that have a state of their own."""
-        parts = {"progress": self.progress, "kl_controller": self.kl_controller, "score_scaler": self.score_scaler,
-                 "stop_rules": self.stop_rules, "faults": self.faults}  # fmt: skip
-        more = {"lr_scheduler": self.lr_scheduler, "references": self.references}
-        return parts | {name: part for name, part in more.items() if part is not None}
 
     steps_done: int = property(lambda self: self.progress.steps)  # type: ignore[assignment]
     episodes_done: int = property(lambda self: self.progress.episodes)  # type: ignore[assignment]

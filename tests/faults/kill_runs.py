@@ -24,8 +24,9 @@ import surefoot.live
 import surefoot.profiling
 import surefoot.report
 import surefoot.trainer
-from surefoot.checkpoint import CheckpointError, newest_valid, steps_in, verify
+from surefoot.checkpoint import CheckpointError, verify
 from surefoot.cli import main as surefoot
+from surefoot.kept import newest_valid, steps_in
 
 CHECKPOINTS = Path("run/checkpoints")
 SAYS_SAVED = {signal.SIGINT: 130, signal.SIGTERM: 143}

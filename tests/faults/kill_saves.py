@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-from surefoot.checkpoint import CheckpointError, newest_valid, place, read_checkpoint, retain, steps_in, tidy
+from surefoot.checkpoint import CheckpointError, read_checkpoint
 from surefoot.checkpoint import write_checkpoint as write
+from surefoot.kept import newest_valid, place, retain, steps_in, tidy
 
 
 def content(step: int) -> dict[str, torch.Tensor]:

@@ -14,18 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.checkpoint import (
-    CheckpointError,
-    newest_valid,
-    place,
-    read_checkpoint,
-    retain,
-    set_aside,
-    steps_in,
-    tidy,
-    verify,
-    write_checkpoint,
-)
+from surefoot.checkpoint import CheckpointError, read_checkpoint, verify, write_checkpoint
+from surefoot.kept import newest_valid, place, retain, set_aside, steps_in, tidy
 
 KILLER = Path(__file__).with_name("kill_saves.py")
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
@@ -273,7 +263,8 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from surefoot.checkpoint import newest_valid, place, write_checkpoint
+from surefoot.checkpoint import write_checkpoint
+from surefoot.kept import newest_valid, place
 folder, limited = Path(sys.argv[1]), int(sys.argv[2])
 def save(step, size):
     write_checkpoint(place(folder, step), {"w": torch.zeros(size)}, {}, {"step": step, "score": None})
@@ -310,7 +301,8 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 import torch
-from surefoot.checkpoint import place, write_checkpoint
+from surefoot.checkpoint import write_checkpoint
+from surefoot.kept import place
 folder = Path(sys.argv[1])
 folder.mkdir()
 os.chmod(folder, 0o555)

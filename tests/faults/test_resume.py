@@ -24,7 +24,8 @@ from stopped_runs import (
 from tiny import tiny_llama, tiny_tokenizer
 
 from surefoot import PPOTrainer
-from surefoot.checkpoint import read_checkpoint, steps_in, write_checkpoint
+from surefoot.checkpoint import read_checkpoint, write_checkpoint
+from surefoot.kept import steps_in
 from surefoot.rewards.failure import RewardError, RewardUnavailableError
 from surefoot.snapshot import generator_states, restore_generators
 

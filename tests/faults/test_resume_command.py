@@ -12,8 +12,8 @@ import tiny
 from fake_service import Service, honest, said
 from stopped_runs import differences, left_by
 
-from surefoot.checkpoint import steps_in
 from surefoot.cli import main
+from surefoot.kept import steps_in
 from surefoot.lock import FolderLock
 from surefoot.snapshot import generator_states, restore_generators
 

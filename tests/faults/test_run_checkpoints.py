@@ -8,7 +8,8 @@ import pytest
 from tiny import tiny_llama, tiny_tokenizer
 
 from surefoot import PPOConfig, PPOTrainer
-from surefoot.checkpoint import steps_in, verify
+from surefoot.checkpoint import verify
+from surefoot.kept import steps_in
 
 TEXTS = [f"prompt number {i}" for i in range(12)]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from surefoot.checkpoint import place, read_checkpoint
+from surefoot.checkpoint import read_checkpoint
+from surefoot.kept import place
 
 SCRIPT = Path(__file__).with_name("watched_ranks.py")
 

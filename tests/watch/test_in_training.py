@@ -10,7 +10,8 @@ from stopped_runs import make
 from transformers import AutoModelForCausalLM
 
 from surefoot import PPOConfig, PPOTrainer
-from surefoot.checkpoint import Saved, best_first, best_valid, place, read_checkpoint, steps_in
+from surefoot.checkpoint import read_checkpoint
+from surefoot.kept import Saved, best_first, best_valid, place, steps_in
 from surefoot.report import write_report
 
 
