@@ -75,6 +75,17 @@ def test_answers_are_the_policy_s_before_and_after_its_weights_change(tied):
     assert [a.token_ids for a in second] != [a.token_ids for a in first]
 
 
+def test_a_python_is_found_from_where_the_run_was_started(tmp_path, monkeypatch):
+    program = '#!/bin/sh\n[ "$3" = --look ] && { echo "{\\"vllm\\": true}"; exit; }\n'
+    program += f'exec {sys.executable} -I {FAKE} {worker.__file__} nothing once "$3"\n'
+    (tmp_path / "python").write_text(program)
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    model = bigram()
+    sampler = VLLMEngine(model, tiny_tokenizer(), ENDS, autocast=contextlib.nullcontext, python="./python")
+    assert_drawn_from(model, sampler.generate(QUERIES, [1, 2, 3], HOW))
+
+
 @pytest.mark.parametrize("when", ["once", pytest.param("always", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", ON_RELOAD)
 def test_weights_that_do_not_arrive_are_noticed_and_vllm_is_started_with_them(fault, when):

@@ -275,7 +275,7 @@ def _worker_command(python: str | None) -> list[str]:
 
     Isolated: neither our folders nor our variables are in its path, where `transformers.py` of ours would be found.
     """
-    interpreter = sys.executable if python is None else str(Path(python).expanduser())
+    interpreter = sys.executable if python is None else str(Path(python).expanduser().absolute())
     named = "this Python" if python is None else f"vllm_python={python!r}"
     script = str(Path(worker.__file__).resolve())
     try:
