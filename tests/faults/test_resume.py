@@ -37,6 +37,11 @@ def _generators_as_they_were():
     restore_generators(json.loads(before))
 
 
+def quick(kind):
+    """A kind as a parameter; where passes are as large as fit, models are measured first, which takes its time."""
+    return pytest.param(kind, marks=[pytest.mark.slow] * (kind == "passes as large as fit"))
+
+
 def straight(folder, **changes):
     seed_everything(1)
     return make(folder, **changes).train()
@@ -62,7 +67,7 @@ def begin(folder, ends, **changes):
 
 
 # ------------------------------------------------------------------------------------------ as if never stopped
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [quick(kind) for kind in KINDS])
 def test_a_run_killed_twice_ends_as_one_that_was_never_stopped(tmp_path, kind):
     """KilledError in the middle of the first epoch, gone on with across its end, killed again in the second."""
     changes = KINDS[kind]
@@ -177,7 +182,7 @@ def by_hand(trainer, steps):
         trainer.step(queries, answers, [noisy(a) for a in answers])
 
 
-@pytest.mark.parametrize("kind", [kind for kind, changes in KINDS.items() if "watch" not in changes])
+@pytest.mark.parametrize("kind", [quick(kind) for kind, changes in KINDS.items() if "watch" not in changes])
 def test_a_loop_by_hand_goes_on_from_save_and_load_bit_for_bit(tmp_path, kind):
     changes = {**KINDS[kind], "dataset": None, "reward": None, "eval_prompts": 0}
     seed_everything(1)

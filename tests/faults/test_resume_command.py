@@ -260,7 +260,7 @@ def kill_runs(folder, resumes, seed, signals):
         pytest.param(["SIGKILL"], 5, marks=pytest.mark.slow),
         pytest.param(["SIGKILL"], 50, marks=pytest.mark.slow),
         pytest.param(["SIGKILL"], 300, marks=pytest.mark.soak),
-        (["SIGTERM", "SIGINT", "SIGKILL"], 5),
+        pytest.param(["SIGTERM", "SIGINT", "SIGKILL"], 5, marks=pytest.mark.slow),
         pytest.param(["SIGTERM", "SIGINT", "SIGKILL"], 15, marks=pytest.mark.slow),
         pytest.param(["SIGTERM", "SIGINT", "SIGKILL"], 50, marks=pytest.mark.soak),
     ],

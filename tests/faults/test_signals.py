@@ -120,9 +120,7 @@ def newest(out):
 MOMENTS = {"sampling": 1, "scoring": 1, "reward": 1, "update": 2, "evaluation": 2, "saving": 2, "first evaluation": 0}
 
 
-@pytest.mark.parametrize(
-    "moment", [m if m in ("sampling", "update") else pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS]
-)
+@pytest.mark.parametrize("moment", [m if m == "update" else pytest.param(m, marks=pytest.mark.slow) for m in MOMENTS])
 def test_a_signal_at_any_moment_saves_and_the_run_that_goes_on_ends_as_if_never_stopped(
     world, straight, tmp_path, moment
 ):
@@ -167,6 +165,7 @@ def test_who_runs_one_thing_after_the_other_hears_of_a_signal_that_came_too_late
     assert (out / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_evaluation_at_the_end_leaves_it_to_the_run_that_goes_on(world, tmp_path):
     code, text = run(world, tmp_path / "straight", eval_every=3)
     assert code == 0, text

@@ -26,7 +26,7 @@ SLOW = pytest.mark.slow
         pytest.param("raises by hand", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
         pytest.param("leaves", "process 1 failed: SystemExit: 7", marks=SLOW),
         pytest.param("dies", "process 1 died without a word", marks=SLOW),
-        ("killed", "process 1 died without a word"),
+        pytest.param("killed", "process 1 died without a word", marks=SLOW),
         pytest.param("hangs", r"process 0 waited in vain for another, which lives but does not come", marks=SLOW),
         pytest.param("raises in scoring", "process 1 failed: RuntimeError: no grader on this machine", marks=SLOW),
         pytest.param(

@@ -14,9 +14,8 @@ SCRIPT = Path(__file__).with_name("signalled_ranks.py")
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize(
-    ("number", "name"), [(signal.SIGTERM, "SIGTERM"), pytest.param(signal.SIGINT, "Ctrl-C", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
 def test_all_processes_leave_the_same_iteration_and_save_it_once(tmp_path, number, name):
     environment = os.environ | {"PYTHONPATH": f"{SCRIPT.parents[1]}:{os.environ.get('PYTHONPATH', '')}",
                                 "OMP_NUM_THREADS": "1"}  # fmt: skip
