@@ -61,10 +61,10 @@ def assemble(
 
 def lora_config(r: int, alpha: int) -> Any:
     """A LoRA adapter on every linear layer, without dropout; None where the rank is 0."""
-    from peft import LoraConfig
-
     if r == 0:
         return None
+    from surefoot.lora import LoraConfig
+
     return LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
 
 
@@ -134,7 +134,7 @@ def _with_adapter(model: Any, peft_config: Any) -> Any:
         if not hasattr(model, "peft_config"):
             model.requires_grad_(True)
         return model
-    from peft import get_peft_model
+    from surefoot.lora import get_peft_model
 
     return get_peft_model(model, peft_config)
 

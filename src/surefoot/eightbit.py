@@ -15,7 +15,12 @@ def eight_bit_adam(groups: Sequence[dict[str, Any]], **options: Any) -> torch.op
     Raises:
         ValueError: bitsandbytes is not installed.
     """
-    library = _bitsandbytes()
+    try:
+        library = bitsandbytes()
+    except ImportError as error:
+        raise ValueError(
+            f"eight_bit_adam needs bitsandbytes, which is not here ({error}): pip install 'surefoot[8bit]'"
+        ) from error
 
     class EightBitAdam(library.optim.AdamW8bit):  # type: ignore[misc,name-defined]
         """The library's optimizer, with state that a checkpoint holds: tensors and whole numbers, side by side."""
@@ -39,8 +44,12 @@ def eight_bit_adam(groups: Sequence[dict[str, Any]], **options: Any) -> torch.op
     return optimizer
 
 
-def _bitsandbytes() -> Any:
-    """The library, kept from fetching a kernel of no use here from a hub while it is imported."""
+def bitsandbytes() -> Any:
+    """The library, kept from fetching a kernel of no use here from a hub, and from saying that it could not.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     logger = logging.getLogger("bitsandbytes")
     level, hidden = logger.level, "kernels" not in sys.modules
     if hidden:
@@ -48,10 +57,6 @@ def _bitsandbytes() -> Any:
     logger.setLevel(logging.ERROR)
     try:
         return importlib.import_module("bitsandbytes")
-    except ImportError as error:
-        raise ValueError(
-            f"eight_bit_adam needs bitsandbytes, which is not here ({error}): pip install 'surefoot[8bit]'"
-        ) from error
     finally:
         logger.setLevel(level)
         if hidden:

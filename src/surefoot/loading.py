@@ -54,7 +54,7 @@ def load_policy(
 
 def load_adapter(base: nn.Module, name: str) -> nn.Module:
     """`base` with a trained LoRA adapter on it, ready to be trained further."""
-    from peft import PeftModel
+    from surefoot.lora import PeftModel
 
     with _loaded("adapter_name", name):
         model: nn.Module = PeftModel.from_pretrained(base, name, is_trainable=True)

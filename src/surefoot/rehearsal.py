@@ -203,7 +203,7 @@ def with_adapter(model: nn.Module, adapter: Any) -> nn.Module:
     """The model on the meta device with an adapter on it."""
     if adapter is None:
         return model
-    from peft import get_peft_model
+    from surefoot.lora import get_peft_model
 
     with torch.random.fork_rng(devices=[]):
         adapted: nn.Module = get_peft_model(model, copy.deepcopy(adapter))

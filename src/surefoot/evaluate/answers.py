@@ -64,7 +64,7 @@ def load_model(name: str, adapter: str | None, option: str) -> nn.Module:
     if is_checkpoint(folder):
         return _load_checkpoint(folder, option)
     if adapter is None and (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        from peft import PeftConfig
+        from surefoot.lora import PeftConfig
 
         base = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path or "")
         return load_adapter(load_policy(base, device=device, option=f"{option} (the base of {name})"), str(folder))
@@ -83,7 +83,7 @@ def _load_checkpoint(folder: Path, option: str) -> nn.Module:
         raise ValueError(f"{option}={str(folder)!r}: its run's config.yaml, two folders up, names no model_name")
     policy: Any = load_model(str(options["model_name"]), options.get("adapter_name"), option)
     if options.get("lora_r"):
-        from peft import get_peft_model
+        from surefoot.lora import get_peft_model
 
         policy = get_peft_model(policy, lora_config(int(options["lora_r"]), int(options["lora_alpha"])))
     tensors = read_checkpoint(folder)[0]

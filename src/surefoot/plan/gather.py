@@ -132,16 +132,16 @@ class _Configured:
 
 def _load_what_a_run_loads(c: PPOConfig) -> None:
     """A run imports these before it loads a model; what they take is then part of what this process takes."""
-    import surefoot.trainer  # noqa: F401
+    import surefoot.trainer
 
     if c.lora_r or c.adapter_name:
-        import peft  # noqa: F401
+        import surefoot.lora  # noqa: F401
 
 
 def _adapter(name: str | None) -> Any:
     if name is None:
         return None
-    from peft import PeftConfig
+    from surefoot.lora import PeftConfig
 
     found = PeftConfig.from_pretrained(name)
     found.inference_mode = False

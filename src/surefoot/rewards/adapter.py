@@ -53,8 +53,7 @@ def read_adapter(folder: str) -> RewardAdapter:
     Raises:
         ValueError: it is no adapter of a classifier, has no head, or its base is not there.
     """
-    from peft import PeftConfig
-    from peft.utils import load_peft_weights
+    from surefoot.lora import PeftConfig, load_peft_weights
 
     config = PeftConfig.from_pretrained(folder)
     if config.task_type != "SEQ_CLS":
@@ -90,7 +89,7 @@ def on_own_base(adapter: RewardAdapter) -> Any:
     Raises:
         ValueError: neither base nor adapter has weights for some part of it.
     """
-    from peft import PeftModel
+    from surefoot.lora import PeftModel
 
     model, info = AutoModelForSequenceClassification.from_pretrained(
         adapter.base, config=adapter.model_config, dtype="auto", output_loading_info=True, trust_remote_code=False
@@ -144,6 +143,6 @@ def tokenizer_source(folder: str) -> str:
     """Where the tokenizer of a reward model is: for an adapter without one at its base."""
     if not is_adapter(folder) or has_tokenizer(folder):
         return folder
-    from peft import PeftConfig
+    from surefoot.lora import PeftConfig
 
     return str(PeftConfig.from_pretrained(folder).base_model_name_or_path)

@@ -122,7 +122,7 @@ def _of_the_policy(policy: Any) -> Iterator[str]:
 
 
 def _of_the_adapter(adapter: RewardAdapter) -> Iterator[str]:
-    from peft import LoraConfig
+    from surefoot.lora import LoraConfig
 
     if not isinstance(adapter.config, LoraConfig):
         yield "it is not LoRA"
@@ -208,7 +208,7 @@ def _without_weights(adapter: RewardAdapter) -> Any:
 
 def _add_adapter(policy: Any, adapter: RewardAdapter) -> str:
     """Puts the adapter's weights beside the policy's own, frozen and not active; gives the name it has there."""
-    from peft import LoraConfig
+    from surefoot.lora import LoraConfig
 
     used, active = set(policy.peft_config), policy.active_adapter
     name = next(n for i in range(len(used) + 1) if (n := f"{REWARD_ADAPTER}_{i}") not in used)

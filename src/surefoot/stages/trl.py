@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from surefoot.lora import LoraConfig  # before TRL imports peft
+
+# isort: split
 import torch
 import transformers
 import trl
@@ -158,8 +161,6 @@ def _as_trl_has_it(name: str, value: Any) -> Any:
 
 def adapter_config(options: StageOptions, task: str) -> Any:
     """A new LoRA adapter on every linear layer, without dropout; None where none is asked for."""
-    from peft import LoraConfig
-
     if options.lora_r == 0:
         return None
     return LoraConfig(
