@@ -60,7 +60,7 @@ def _ends(axes: Any, rows: list[Row], quantity: str, **how: Any) -> None:
         axes.vlines(x, row.means[quantity].low, row.means[quantity].high, color=how["color"], alpha=0.35, lw=4)
         strength = row.method.name.partition("/")[2]
         if strength:
-            place = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center"}
+            place = {"textcoords": "offset points", "xytext": (6, -10), "ha": "left"}  # clear of bar and line
             axes.annotate(strength, (x, row.means[quantity].value), color=SOFT, fontsize=8, **place)
     axes.plot(xs, [row.means[quantity].value for row in rows], ls="", marker="o", ms=5.5, mec="white", mew=0.8, **how)
 
