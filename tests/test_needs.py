@@ -25,7 +25,7 @@ def test_auto_is_the_largest_power_of_two_that_fits_and_no_more_than_pays():
     fit = 1000 + 204_800 + 3 * 4 * 1024  # 2048 tokens and their logits
     assert tokens(round(fit / 0.85) + 1, c, several) == 2048
     assert tokens(round(fit / 0.85) - 2, c, several) == 1024
-    assert tokens(10**9, c, several) == 4096
+    assert tokens(10**9, c, several) == 8192
     assert tokens(10, c, several) == 512  # where sampling alone takes more
 
 
@@ -42,13 +42,13 @@ def test_auto_is_made_out_once_and_goes_with_the_checkpoint(tmp_path, monkeypatc
     free = [10**10]
     monkeypatch.setattr(needs, "free_memory_bytes", lambda device: free[0])
     first = make_trainer(tiny_llama(), max_tokens_per_microbatch="auto")
-    assert first.tokens_of_a_pass() == 4096
+    assert first.tokens_of_a_pass() == 8192
     batch = Batch()
     first.step(batch.queries, batch.responses, batch.scores)
     first.save(tmp_path / "step")
     free[0] = 0
-    assert first.tokens_of_a_pass() == 4096
-    assert (make_trainer(tiny_llama(), max_tokens_per_microbatch="auto").tokens_of_a_pass() or 0) < 4096
+    assert first.tokens_of_a_pass() == 8192
+    assert (make_trainer(tiny_llama(), max_tokens_per_microbatch="auto").tokens_of_a_pass() or 0) < 8192
     resumed = make_trainer(tiny_llama(), max_tokens_per_microbatch="auto")
     resumed.restore(tmp_path / "step")
-    assert resumed.tokens_of_a_pass() == 4096
+    assert resumed.tokens_of_a_pass() == 8192

@@ -34,7 +34,7 @@ from surefoot.types import Prompt
 
 REWARD_TOKENS = 16384  # what a reward model's pass takes at most
 LEAST_TOKENS = 512
-MOST_TOKENS = {"cpu": 4096, "cuda": 32768}
+MOST_TOKENS = {"cpu": 8192, "cuda": 32768}
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def test_a_reward_that_is_an_adapter_of_the_policys_base_is_counted_as_that_alon
 
 def test_auto_says_what_it_would_be(capsys, world):
     _, out, _ = plan(capsys, world, "--max-tokens-per-microbatch", "auto")
-    assert "auto would be 4096" in out
+    assert "auto would be 8192" in out
 
 
 def test_prompts_of_unknown_length_are_as_long_as_they_may_be(capsys, world):
