@@ -86,6 +86,21 @@ def test_float32_passes_on_a_cpu_use_it_and_bfloat16_ones_do_not(calls):
     assert len(calls) == 1  # only while it is active
 
 
+@pytest.mark.parametrize(("intel", "with_gradients", "without"), [(True, 1, 0), (False, 1, 1)])
+def test_a_pass_without_gradients_on_intel_s_is_pytorchs_own_with_the_same_numbers(
+    intel, with_gradients, without, calls, monkeypatch
+):
+    monkeypatch.setattr(arithmetic_module, "_made_by_intel", lambda: intel)
+    tensors = operands()
+    with arithmetic(CPU, bfloat16=False):
+        trained = linear(*tensors)
+    assert len(calls) == with_gradients
+    with torch.no_grad(), arithmetic(CPU, bfloat16=False):
+        frozen = linear(*tensors)
+    assert len(calls) == with_gradients + without
+    assert torch.equal(trained, frozen)
+
+
 @pytest.mark.parametrize("padding", [None, 1, -1])
 def test_an_embedding_and_its_gradient_are_those_in_double_precision(padding):
     ids = torch.tensor([[0, 1, 1], [4, 4, 4]])
