@@ -29,8 +29,10 @@ def ways(weights: list[Tensor], rows: int) -> Mapping[str, Callable[[], None]]:
     x = [inputs[w.shape[1]] for w in weights]
     mkldnn, mkl = torch.ops.mkldnn, torch.ops.mkl
     half = weights[0].dtype == torch.bfloat16
+    columns = [w.t().contiguous().t() for w in weights]
     found: dict[str, Callable[[], None]] = {
         "as PyTorch has it": lambda: _all(torch.ops.aten.linear(a, w, None) for a, w in zip(x, weights, strict=True)),
+        "column by column": lambda: _all(torch.ops.aten.linear(a, w, None) for a, w in zip(x, columns, strict=True)),
         "oneDNN": lambda: _all(_onednn(a, w) for a, w in zip(x, weights, strict=True)),
     }
     if rows <= ARRANGED_ROWS:
