@@ -56,6 +56,8 @@ def test_no_retired_name_is_an_option():
         ({"lora_r": 4, "adapter_name": "x"}, "give one of the two"),
         ({"prompt_template": "say it"}, "no {prompt} in it"),
         ({"vllm_python": "env/bin/python"}, "used with engine='vllm'"),
+        ({"overlap": True}, "overlap is used with engine='vllm', not engine='transformers'"),
+        ({"overlap": True, "engine": "vllm", "shard": True}, "shard keeps them in shares"),
         ({"importance_level": "sequence"}, "acts only with importance_cap"),
         ({"importance_cap": 0.0}, "must be greater than 0"),
     ],
@@ -102,3 +104,10 @@ def test_a_value_far_outside_gets_one_plain_sentence_that_says_why():
 def test_another_engine_without_a_correction_is_advised_on():
     assert PPOConfig(engine="vllm", importance_cap=2.0).advice(10**9) == []
     assert "set importance_cap=2" in PPOConfig(engine="vllm").advice(10**9)[0]
+
+
+def test_overlap_without_a_correction_is_advised_on_once():
+    assert PPOConfig(engine="vllm", overlap=True, importance_cap=2.0).advice(10**9) == []
+    (said,) = PPOConfig(engine="vllm", overlap=True).advice(10**9)
+    assert "a step old" in said
+    assert "set importance_cap=2" in said

@@ -122,6 +122,7 @@ SAME_NUMBERS = {
 }  # they may change time and memory only
 ELSEWHERE = {"output_dir"}  # every run here has one; that None writes nothing is tested below
 ELSEWHERE |= {"engine", "vllm_python"}  # tests/engine/vllm runs another engine by either
+ELSEWHERE |= {"overlap"}  # goes with engine: tests/test_overlap.py
 
 
 @pytest.fixture(scope="module")

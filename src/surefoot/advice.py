@@ -6,7 +6,7 @@ from typing import Any
 from surefoot import limits
 
 _BY_SIZE = ("learning_rate", "cliprange", "ppo_epochs", "init_kl_coef", "target_kl")
-JUDGED = ("learning_rate", "engine", "importance_cap", *(name for name, *_ in limits.BANDS))
+JUDGED = ("learning_rate", "engine", "importance_cap", "overlap", *(name for name, *_ in limits.BANDS))
 """The options that there may be a word about."""
 
 
@@ -33,7 +33,12 @@ def sentences(values: Mapping[str, Any], num_parameters: int, *, adapter: bool) 
             f"learning_rate={rate:g} is far below the {best:g} recommended for {size} parameters: expect no visible "
             "learning"
         )
-    if values["engine"] == "vllm" and values["importance_cap"] is None:
+    if values["overlap"] and values["importance_cap"] is None:
+        found.append(
+            "overlap learns from answers of weights that are a step old, and nothing corrects for it: set "
+            "importance_cap=2"
+        )
+    elif values["engine"] == "vllm" and values["importance_cap"] is None:
         found.append(
             "engine='vllm' draws answers with other roundings than the policy is trained with, and nothing corrects "
             "for it: set importance_cap=2"

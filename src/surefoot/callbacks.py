@@ -10,7 +10,8 @@ from surefoot.types import StepStats
 SampleRecord = dict[str, Any]
 """One answer in words: step, prompt, response, score, scores (by reward), kl, entropy, length, finish_reason, row.
 
-Where there is gold an evaluation's have also gold, golds (by scorer)."""
+Where there is gold an evaluation's have also gold, golds (by scorer); with overlap a step's have also version: the
+steps that had been made when the weights that drew it were handed over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ MAKES_ANOTHER_RUN = frozenset(
         "precision", "chat_template", "dataset", "eval_dataset", "eval_prompts", "prompt_column",
         "prompt_template", "max_prompt_tokens", "overlong_prompts", "num_generations", "max_new_tokens",
         "temperature", "stop_strings", "stop_token_ids", "engine", "importance_cap", "importance_level",
+        "overlap",
         "reward", "reward_weights", "gold", "reward_ensemble", "uncertainty_coef", "reward_shaping",
         "length_penalty", "missing_eos_penalty",
         "overlong_filter", "use_score_scaling", "use_score_norm", "score_clip", "whiten_rewards",

@@ -104,6 +104,8 @@ class PPOConfig(Options):
     """What a token may count in the policy loss for being likelier than its sampler said. None: all count 1."""
     importance_level: Literal["token", "sequence"] = "token"
     """With importance_cap: whose likelihood counts, each token's or that of the whole answer."""
+    overlap: bool = False
+    """With engine="vllm": draw the next step's answers while this one is made; they come from weights a step old."""
 
     # ------------------------------------------------------------------------------------------ Rewards
     reward: tuple[str, ...] = ()
@@ -366,9 +368,9 @@ class PPOConfig(Options):
                 self.dual_clip is not None and self.dual_clip <= 1,
                 f"dual_clip={self.dual_clip} must be greater than 1 (usual: 3)",
             ),
-            (
-                self.vllm_python is not None and self.engine != "vllm",
-                f"vllm_python is used with engine='vllm', not engine={self.engine!r}",
+            *(
+                (used and self.engine != "vllm", f"{name} is used with engine='vllm', not engine={self.engine!r}")
+                for name, used in (("vllm_python", self.vllm_python is not None), ("overlap", self.overlap))
             ),
             (
                 self.importance_level != "token" and self.importance_cap is None,

@@ -103,6 +103,8 @@ class Loop:
             with self._undone_on_failure(before):
                 prompts = self._next_prompts()
                 responses = trainer.generate(prompts, num_return_sequences=c.num_generations)
+            with self._undone_on_failure(before):  # of its own: it begins with what all processes do together
+                self._ask_ahead()
                 repeated = [p for p in prompts for _ in range(c.num_generations)]
                 began = time.perf_counter()
                 reward.set_step(progress.steps)
@@ -113,7 +115,7 @@ class Loop:
             with self._undone_when_left(before):
                 scores, numbers = self._shaped(repeated, scored.scores, measured)
                 stats = trainer.step(repeated, responses, scores)
-            numbers |= reward_statistics(scored.parts, scored.metrics)
+            numbers |= reward_statistics(scored.parts, scored.metrics) | self._staleness(responses)
             stats = StepStats({**stats, **numbers, "time/score": seconds})
             rollout = trainer.last_experience.rollout
             asked = recorder.step(stats, sample_records(progress.steps, repeated, responses, scored, rollout))
@@ -125,9 +127,15 @@ class Loop:
 
     def _next_prompts(self) -> list[Prompt]:
         trainer, progress = self._trainer, self._trainer.progress
+        found = self._prompts_from(progress.prompts)
+        progress.prompts += trainer.config.prompts_per_step
+        return found
+
+    def _prompts_from(self, position: int) -> list[Prompt]:
+        """This process's share of a step's prompts."""
+        trainer = self._trainer
         order = PromptOrder(len(trainer.prompts), trainer.config.seed)
-        chosen = order.take(progress.prompts, trainer.config.prompts_per_step)
-        progress.prompts += len(chosen)
+        chosen = order.take(position, trainer.config.prompts_per_step)
         mine: list[Prompt] = trainer.runtime.share([trainer.prompts[i] for i in chosen])
         return mine
 
@@ -143,6 +151,22 @@ class Loop:
         both = zip(scores, beside, strict=True)
         mean = sum(beside) / len(beside)
         return [shaped(s, r, trainer.config.reward_shaping) for s, r in both], {"rewards/reference_score": mean}
+
+    # ------------------------------------------------------------------------------------------ a step ahead
+    def _ask_ahead(self) -> None:
+        """With `overlap`: has the engine draw the answers of the next step while this one is made, if there is one."""
+        trainer, c = self._trainer, self._trainer.config
+        if c.overlap and not trainer.stop_rules.ends_with(trainer.progress.steps + 1):
+            prompts = self._prompts_from(trainer.progress.prompts)
+            trainer.generate_ahead(prompts, num_return_sequences=c.num_generations)
+
+    def _staleness(self, answers: Sequence[Completion]) -> dict[str, float]:
+        """With `overlap`: steps between the weights that drew the answers and those that learned from them."""
+        trainer = self._trainer
+        if not trainer.config.overlap:
+            return {}
+        behind = trainer.runtime.gather([trainer.progress.steps - 1 - (a.version or 0) for a in answers])
+        return {"sampler/staleness": sum(behind) / len(behind)}
 
     # ------------------------------------------------------------------------------------------ evaluations
     def _evaluated(self) -> str | None:
@@ -182,6 +206,7 @@ class Loop:
         """What sampling and scoring move; the weights they leave alone."""
         references = self._trainer.references
         known = {} if references is None else {"references": references.state_dict()}
+        known["ahead"] = self._trainer.ahead
         return {"progress": self._trainer.progress.state_dict(), "generators": generator_states(), **known}
 
     @contextmanager
@@ -213,6 +238,7 @@ class Loop:
         progress: Progress = self._trainer.progress
         progress.load_state_dict(before["progress"])
         restore_generators(before["generators"])
+        self._trainer.ahead = before["ahead"]
         if "references" in before:
             self._trainer.references.load_state_dict(before["references"])
 
@@ -227,6 +253,8 @@ def evaluation_of(trainer: Any, scoring: AbstractContextManager[Any]) -> Evaluat
     c, progress = trainer.config, trainer.progress
     mine: list[Prompt] = trainer.runtime.share(trainer.eval_prompts)
     seeds = [derive_seed(c.seed, "evaluate", p.index) for p in mine]
+    if trainer.ahead is not None:
+        trainer.ahead.wait()  # until then the engine is at work for the next step
     with scoring:
         with trainer.models.whole_policy(), trainer.stop.may_be_left():
             answers = trainer.engine.generate([p.token_ids for p in mine], seeds, sampling_of(c, {}))

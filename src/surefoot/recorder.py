@@ -209,6 +209,7 @@ def sample_records(
     """Every answer in words, with its scores, its divergence from the reference in nats, and its length in tokens.
 
     A conversation is kept as one beside the text that the policy read. `entropy` is the policy's, in nats a token.
+    `version` is that of the weights that drew every token, where versions are counted.
     """
     mask = rollout.response_mask
     divergence = sequence_kl(rollout.kl, mask).tolist()
@@ -225,6 +226,7 @@ def sample_records(
             "length": len(answer.token_ids),
             "finish_reason": answer.finish_reason,
             "row": prompt.index,
+            **({} if answer.version is None else {"version": answer.version}),
             **({} if gold is None else {"gold": gold.scores[i], "golds": {n: v[i] for n, v in gold.parts.items()}}),
         }
         | ({"messages": [dict(message) for message in prompt.messages]} if prompt.messages else {})

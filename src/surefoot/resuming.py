@@ -24,6 +24,7 @@ from surefoot.models import REWARD_ADAPTER, ActorCritic
 from surefoot.progress import Progress
 from surefoot.rewards import RewardMix
 from surefoot.runtime import Runtime
+from surefoot.sampling import Ahead, ahead_of
 from surefoot.sharding import cut_like, parts_of_all
 from surefoot.snapshot import (
     generator_states,
@@ -53,6 +54,7 @@ class Resumable(Protocol):
     faults: Any
     lr_scheduler: Any
     references: Any
+    ahead: Ahead | None
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -65,6 +67,9 @@ def save_trainer(trainer: Resumable, path: str | Path) -> None:
     runtime, progress = trainer.runtime, trainer.progress
     tensors, state = pack(trainer.models.trainable(), trainer.optimizer, _stateful(trainer))
     state["generators"] = runtime.gather([generator_states()])
+    if trainer.config.overlap:
+        asked = None if trainer.ahead is None else plain(trainer.ahead.state_dict(), "an answer")
+        state["ahead"] = runtime.gather([asked])
     evaluation = progress.evaluated()
     score, gold = (None, None) if evaluation is None else (_finite(evaluation.score), _finite(evaluation.gold))
     about = {"step": progress.steps, "world_size": runtime.world_size, "score": score, "gold": gold}
@@ -142,7 +147,7 @@ def restore_trainer(
     runtime = trainer.runtime
     with runtime.together():
         tensors, state, manifest = read_checkpoint(path)
-        missing = sorted({"generators", "config", "identity", "machine"} - set(state))
+        missing = sorted(_needed(state) - set(state))
         if missing:
             raise ValueError(f"{path} has no {missing[0]}: it is not a whole checkpoint of a trainer")
         changed = check_changes(unplain(state["config"]), trainer.config, allow=allow_changes)
@@ -153,7 +158,23 @@ def restore_trainer(
         unpack(tensors, state, trainer.models.trainable(), trainer.optimizer, _stateful(trainer))
         if runtime.rank < len(state["generators"]):
             restore_generators(state["generators"][runtime.rank])
+        trainer.ahead = _asked_ahead(trainer, state.get("ahead", []))
     return changed
+
+
+def _needed(state: Mapping[str, Any]) -> set[str]:
+    overlaps = unplain(state.get("config", {})).get("overlap", False)
+    return {"generators", "config", "identity", "machine"} | ({"ahead"} if overlaps else set())
+
+
+def _asked_ahead(trainer: Resumable, asked: Sequence[Any]) -> Ahead | None:
+    """What this process had asked for ahead; where the run is another now, its prompts are asked for anew."""
+    found = [None if state is None else ahead_of(unplain(state)) for state in asked]
+    if trainer.config.overlap and len(found) == trainer.runtime.world_size:
+        return found[trainer.runtime.rank]
+    if found and found[0] is not None:
+        trainer.progress.generations = found[0].call  # the call was not made
+    return None
 
 
 def read_options(path: str | Path) -> tuple[PPOConfig, dict[str, str]]:

@@ -95,9 +95,13 @@ class StopRules:
                 f"{self.kl_ceiling:g}. Go back to a checkpoint from before, and lower learning_rate or ppo_epochs, "
                 "raise init_kl_coef, or make the rewards smaller (use_score_scaling); early_stop_kl bounds each update"
             )
-        if self.total_steps is not None and steps >= self.total_steps:
+        if self.ends_with(steps):
             return f"finished: all {steps} steps are done"
         return None
+
+    def ends_with(self, steps: int) -> bool:
+        """Whether the planned end comes with that step."""
+        return self.total_steps is not None and steps >= self.total_steps
 
     def _of_evaluations(self) -> str | None:
         if self.target_reward is not None and self.held >= self.target_evals:

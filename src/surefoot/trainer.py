@@ -34,6 +34,7 @@ from surefoot.resuming import identity_of, read_options, restore_trainer, save_t
 from surefoot.rollout import Response, collect
 from surefoot.rows import Fresh
 from surefoot.runtime import Runtime, peak_memory_gib
+from surefoot.sampling import Ahead, answers_to, ask_ahead
 from surefoot.saving import save_models
 from surefoot.setup import (
     gold_of,
@@ -45,7 +46,6 @@ from surefoot.setup import (
     make_optimizer,
     passes_of,
     reward_of,
-    sampling_of,
     shape_scores,
     use_bfloat16,
 )
@@ -87,6 +87,9 @@ class PPOTrainer:
     Raises:
         ValueError: models, tokenizer and options that do not fit together.
     """
+
+    ahead: Ahead | None = None
+    """Answers that were asked for and not taken yet, with `overlap`."""
 
     def __init__(
         self,
@@ -196,20 +199,26 @@ class PPOTrainer:
             TypeError: an unknown sampling option.
         """
         began = time.perf_counter()
-        how = sampling_of(self.config, sampling)
-        ids = query_ids(queries, self.tokenizer, self.vocab_size)
-        check_context(ids, [how.max_new_tokens] * len(ids), self.context)
-        repeated = [row for row in ids for _ in range(num_return_sequences)]
-        first, _ = self.runtime.offset(len(repeated))
-        call = self.progress.generations
-        seeds = [derive_seed(self.config.seed, "sample", call, first + i) for i in range(len(repeated))]
-        self.progress.generations += 1
-        with self.models.whole_policy(), self.stop.may_be_left():
-            answers = self.engine.generate(repeated, seeds, how)
+        answers = answers_to(self, queries, num_return_sequences, sampling)
         self._generate_seconds = time.perf_counter() - began
         if isinstance(queries[0], str | Prompt):
             return list(answers)
         return [torch.tensor(a.token_ids, dtype=torch.long) for a in answers]
+
+    @stage(SAMPLING)
+    def generate_ahead(self, queries: Sequence[Any], *, num_return_sequences: int = 1, **sampling: Any) -> None:
+        """Asks for what the next `generate` of these queries will give, without waiting; with `overlap`.
+
+        The engine is handed the weights as they are now, and draws from them while `step` moves the policy on.
+
+        Raises:
+            ValueError: overlap is not set; or as `generate`.
+        """
+        if not self.config.overlap:
+            raise ValueError("generate_ahead() needs overlap=True, which goes with engine='vllm'")
+        began = time.perf_counter()
+        ask_ahead(self, queries, num_return_sequences, sampling)
+        self._generate_seconds += time.perf_counter() - began
 
     def step(
         self,

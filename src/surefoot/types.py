@@ -24,24 +24,36 @@ class Completion(str):
         token_ids: the sampled ids, the ending token included.
         logprobs: of each id under the sampler's distribution, in nats.
         finish_reason: "stop" when an end was reached, "length" when the answer was cut off.
+        version: of the weights that drew every token of it: how many steps had been made. None: nobody counted.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
+    version: int | None
 
     def __new__(
-        cls, text: str, token_ids: Sequence[int], logprobs: Sequence[float], finish_reason: FinishReason
+        cls,
+        text: str,
+        token_ids: Sequence[int],
+        logprobs: Sequence[float],
+        finish_reason: FinishReason,
+        version: int | None = None,
     ) -> "Completion":
         """The text is what `str` holds; the rest is kept beside it."""
         self = super().__new__(cls, text)
         self.token_ids = tuple(token_ids)
         self.logprobs = tuple(logprobs)
         self.finish_reason = finish_reason
+        self.version = version
         return self
 
     def __getnewargs__(self) -> tuple[Any, ...]:  # pickling and copying keep what a plain str would lose
-        return str(self), self.token_ids, self.logprobs, self.finish_reason
+        return str(self), self.token_ids, self.logprobs, self.finish_reason, self.version
+
+    def drawn_from(self, version: int) -> "Completion":
+        """The same answer, with the version of its weights."""
+        return Completion(str(self), self.token_ids, self.logprobs, self.finish_reason, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,21 @@ class Engine(Protocol):
 
     def generate(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         """One answer for each query; `seeds[i]` alone decides the random numbers of answer i."""
+        ...
+
+
+@runtime_checkable
+class EngineAhead(Engine, Protocol):
+    """An engine that can be asked for answers and waited for later, by when the policy may be another."""
+
+    def begin(
+        self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> Callable[[], list[Completion] | None]:
+        """Asks for what `generate` gives, from the weights as they are now.
+
+        Returns:
+            What waits for the answers, as often as it is called; it gives None where the engine failed meanwhile.
+        """
         ...
 
 

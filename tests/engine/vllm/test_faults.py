@@ -217,6 +217,72 @@ def test_longer_prompts_than_there_is_room_for_make_it_start_with_more():
     assert (sampler._room, sampler.starts, sampler.version) == (256, 2, 1)
 
 
+# ------------------------------------------------------------------------------------------ asked for ahead
+def test_what_was_asked_for_ahead_comes_from_the_weights_at_that_time_whatever_is_asked_meanwhile():
+    model = bigram()
+    sampler = vllm(model)
+    wait = sampler.begin(QUERIES, [1, 2, 3], HOW)
+    now = sampler.generate(QUERIES, [1, 2, 3], HOW) if moved(model) else []
+    assert_drawn_from(model, now)
+    assert_drawn_from(bigram(), wait())
+    assert [a.token_ids for a in wait()] == [a.token_ids for a in vllm(bigram()).generate(QUERIES, [1, 2, 3], HOW)]
+    assert (sampler.version, sampler.starts) == (2, 1)
+
+
+def test_a_reply_larger_than_a_pipe_waits_in_it_for_whoever_comes():
+    sampler = vllm(bigram())
+    wait = sampler.begin(QUERIES * 300, range(900), HOW)
+    answers = wait()
+    assert 20 * sum(len(a.token_ids) for a in answers) > 2**16  # characters of a log-probability
+    assert_drawn_from(bigram(), answers[:3])
+
+
+@pytest.mark.parametrize("fault", [ON_ANSWERS[0], *(pytest.param(f, marks=pytest.mark.slow) for f in ON_ANSWERS[1:])])
+def test_what_fails_while_it_draws_ahead_leaves_no_answers_and_the_next_are_the_newer_policy_s(fault, caplog):
+    model = bigram()
+    sampler = vllm(model, fault)
+    wait = sampler.begin(QUERIES, [1, 2, 3], HOW)
+    answers = [wait(), wait()] if moved(model) else []
+    assert answers == [None, None]
+    assert caplog.text.count("drawn again, from the weights as they are by then") == 1
+    assert_drawn_from(model, sampler.generate(QUERIES, [1, 2, 3], HOW))
+    assert (sampler.version, sampler.starts) == (2, 2)
+
+
+@pytest.mark.slow
+def test_one_that_hangs_while_it_draws_ahead_is_given_up_when_its_answers_are_wanted(monkeypatch):
+    monkeypatch.setenv("SUREFOOT_TIMEOUT", "3")
+    model = bigram()
+    sampler = vllm(model, "hangs")
+    wait = sampler.begin(QUERIES, [1, 2, 3], HOW)
+    assert_drawn_from(model, sampler.generate(QUERIES, [1, 2, 3], HOW))
+    assert wait() is None
+    assert sampler.starts == 2
+
+
+@pytest.mark.slow
+def test_nothing_is_drawn_ahead_from_other_weights_than_the_policy_s():
+    sampler = vllm(bigram(), "other model", "always")
+    with pytest.raises(EngineError, match="does not have the policy's weights"):
+        sampler.begin(QUERIES, [1, 2, 3], HOW)
+    assert sampler._child is None
+
+
+def test_whoever_leaves_instead_of_waiting_leaves_no_process_behind(monkeypatch):
+    def leave(*_):
+        raise AbandonedError("asked to stop")
+
+    sampler = vllm(bigram())
+    wait, pid = sampler.begin(QUERIES, [1, 2, 3], HOW), sampler._child.pid
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Child, "reply", leave)
+        with pytest.raises(AbandonedError):
+            wait()
+    assert not alive(pid)
+    assert wait() is None
+
+
+# ------------------------------------------------------------------------------------------ a process of ours
 def test_it_sees_nothing_of_ours_that_it_does_not_need(monkeypatch):
     hidden = {
         "RANK",

@@ -1,6 +1,7 @@
 """A real vLLM behind the engine, from the environment that `make vllm` makes: it draws what the policy would draw."""
 
 import contextlib
+import math
 import os
 import signal
 from pathlib import Path
@@ -47,12 +48,12 @@ class Keep(Callback):
             os.kill(trainer.engine._child.pid, signal.SIGKILL)
 
 
-def run(engine, *, kills=False, seed=11):
+def run(engine, *, kills=False, seed=11, **changes):
     keep = Keep(kills)
     options = {"vllm_python": PYTHON, "importance_cap": 2.0} if engine == "vllm" else {}
     config = PPOConfig(
         engine=engine, batch_size=ROWS, mini_batch_size=64, ppo_epochs=2, max_new_tokens=24, steps=STEPS,
-        learning_rate=3e-3, eval_prompts=0, seed=seed, **options,
+        learning_rate=3e-3, eval_prompts=0, seed=seed, **options, **changes,
     )  # fmt: skip
     trainer = PPOTrainer(config, model(), None, tiny_tokenizer(), reward=vowels, dataset=TEXTS * 4, callbacks=[keep])
     trainer.train()
@@ -92,6 +93,28 @@ def test_a_run_whose_vllm_is_killed_goes_on_as_if_it_had_not_been(undisturbed):
     for name, parameter in trainer.policy.named_parameters():
         assert torch.allclose(parameter, weights[name], atol=1e-6)
     trainer.engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:learning_rate")
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_step_ahead_learns_from_answers_that_are_one_step_old_or_from_new_ones_where_vllm_is_killed(
+    undisturbed, kills
+):
+    steps, trainer = run("vllm", kills=kills, overlap=True)
+    trainer.engine.close()
+    assert trainer.engine.starts == 1 + kills
+    assert [s["sampler/staleness"] for s in steps] == ([0, 0, 1] if kills else [0, 1, 1])
+    assert steps[0]["objective/scores"] == undisturbed[0][0]["objective/scores"]
+    for step in steps:
+        assert all(math.isfinite(value) for value in step.values())
+        assert step["ppo/policy/first_ratio"] == pytest.approx(1, abs=1e-5)
+        if step["sampler/staleness"] == 0:
+            assert step["sampler/logprob_gap_max"] < 1e-4
+            assert step["sampler/effective_share"] == pytest.approx(1, abs=1e-6)
+        else:  # what a step moved
+            assert step["sampler/logprob_gap_max"] > 1e-3
+            assert 0.5 < step["sampler/effective_share"] < 1 - 1e-6
 
 
 def moved(policy, seed):

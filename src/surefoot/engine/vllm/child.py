@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,33 @@ class Child:
         Raises:
             EngineFaultError: there was no reply in time, or one that says what went wrong.
         """
+        self.send(operation, seconds, **arguments)
+        return self.reply(seconds)
+
+    def send(self, operation: str, seconds: float, **arguments: Any) -> None:
+        """One request; its reply waits in the pipe until somebody comes for it.
+
+        Raises:
+            EngineFaultError: it was not taken in time.
+        """
         self._asked += 1
-        request = {"id": self._asked, "op": operation, **arguments}
-        line = self._exchange(json.dumps(request).encode() + b"\n", time.monotonic() + seconds, seconds)
+        unsent = json.dumps({"id": self._asked, "op": operation, **arguments}).encode() + b"\n"
+        ready = self._ready(self._input, selectors.EVENT_WRITE, seconds)
+        while unsent:
+            next(ready)
+            unsent = self._give(unsent)
+
+    def reply(self, seconds: float) -> dict[str, Any]:
+        """The reply to the last request.
+
+        Raises:
+            EngineFaultError: as `ask`.
+        """
+        ready = self._ready(self._output, selectors.EVENT_READ, seconds)
+        while b"\n" not in self._read:
+            next(ready)
+            self._take()
+        line, _, self._read = self._read.partition(b"\n")
         try:
             reply: dict[str, Any] = json.loads(line)
             mine, error = reply["id"] == self._asked, reply.get("error")
@@ -76,24 +100,15 @@ class Child:
             raise self._fault(str(error))
         return reply
 
-    def _exchange(self, unsent: bytes, ends: float, seconds: float) -> bytes:
-        """Writes what it takes, reads what it gives, until a line is there."""
-        with selectors.DefaultSelector() as ready:
-            ready.register(self._output, selectors.EVENT_READ)
-            ready.register(self._input, selectors.EVENT_WRITE)
-            while b"\n" not in self._read:
-                left = ends - time.monotonic()
-                if left <= 0:
-                    raise self._fault(f"it gave no answer within {seconds:g} s")
-                for key, _ in ready.select(left):
-                    if key.fd == self._output:
-                        self._take()
-                    else:
-                        unsent = self._give(unsent)
-                        if not unsent:
-                            ready.unregister(self._input)
-        line, _, self._read = self._read.partition(b"\n")
-        return line
+    def _ready(self, pipe: int, event: int, seconds: float) -> Iterator[None]:
+        """Comes round whenever the pipe is ready, until the time is over."""
+        ends = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, event)
+            while (left := ends - time.monotonic()) > 0:
+                if selector.select(left):
+                    yield
+        raise self._fault(f"it gave no answer within {seconds:g} s")
 
     def _take(self) -> None:
         chunk = os.read(self._output, _CHUNK)

@@ -4,6 +4,9 @@
 
 Where any of it fails, vLLM is started anew from the newest complete folder, which is the way it loads every model;
 where that fails too, the run stops. Every reply says from which version it comes, and another is refused.
+
+Answers that are asked for ahead go the same way, but nobody waits for the reply: it stays in the pipe while the policy
+moves on, and nothing of ours runs meanwhile. Where it does not come there are no answers, and they are drawn later.
 """
 
 import json
@@ -14,8 +17,9 @@ import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +60,15 @@ _ALWAYS = {
 
 class EngineError(RuntimeError):
     """vLLM could not be made to answer with the policy's weights."""
+
+
+@dataclass
+class _Drawing:
+    """Answers that were asked for ahead; `found` once somebody has waited for them, None where they did not come."""
+
+    count: int
+    sampling: Sampling
+    found: list[Completion] | None = None
 
 
 class VLLMEngine:
@@ -113,6 +126,7 @@ class VLLMEngine:
         self._child: Child | None = None
         self._held = -1
         self._canary: Canary | None = None
+        self._drawing: _Drawing | None = None
         self.version = self.starts = 0
 
     def generate(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
@@ -121,19 +135,60 @@ class VLLMEngine:
         Raises:
             EngineError: vLLM failed, and failed again after it was started anew.
         """
-        try:
-            self._make_room(queries, sampling.max_new_tokens)
-            self._write()
-            return self._twice(lambda: self._drawn(queries, seeds, sampling))
-        except BaseException:
-            self.close()  # it may still be at work on what nobody waits for
-            raise
+        with self._closed_on_failure():
+            request = self._prepared(queries, seeds, sampling)
+            return self._twice(lambda: self._completions(self._ask("generate", **request), len(queries), sampling))
+
+    def begin(
+        self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> Callable[[], list[Completion] | None]:
+        """Asks for what `generate` gives and does not wait for it; see `EngineAhead`.
+
+        Whatever is asked next waits for these answers first.
+
+        Raises:
+            EngineError: vLLM did not take the weights, or what it was asked, and again not after it was started anew.
+        """
+        with self._closed_on_failure():
+            request = self._prepared(queries, seeds, sampling)
+            self._twice(lambda: self._running.send("generate", patience(), **request))
+            drawing = self._drawing = _Drawing(len(queries), sampling)
+
+        def wait() -> list[Completion] | None:
+            if self._drawing is drawing:
+                self._settle()
+            return drawing.found
+
+        return wait
 
     def close(self) -> None:
         """Ends vLLM; the next call starts it again."""
         if self._child is not None:
             self._child.close()
-        self._child, self._held = None, -1
+        self._child, self._held, self._drawing = None, -1, None
+
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()  # it may still be at work on what nobody waits for
+            raise
+
+    def _settle(self) -> None:
+        """Waits for answers that were asked for ahead: vLLM hears nothing else before."""
+        drawing = self._drawing
+        if drawing is None:
+            return
+        try:
+            with self._closed_on_failure():
+                reply = self._of_newest(self._running.reply(patience()))
+                drawing.found = self._completions(reply, drawing.count, drawing.sampling)
+        except EngineFaultError as fault:
+            _LOG.warning(
+                "vLLM, drawing ahead: %s\nThese answers are drawn again, from the weights as they are by then.", fault
+            )
+        self._drawing = None
 
     # ------------------------------------------------------------------------------------------ weights
     def _make_room(self, queries: Sequence[Sequence[int]], new_tokens: int) -> None:
@@ -223,27 +278,39 @@ class VLLMEngine:
         Raises:
             EngineFaultError: it does not, or there is none.
         """
-        assert self._child is not None
-        reply = self._child.ask(operation, patience(), **arguments)
+        return self._of_newest(self._running.ask(operation, patience(), **arguments))
+
+    def _of_newest(self, reply: dict[str, Any]) -> dict[str, Any]:
         if reply.get("version") != self.version:
             raise EngineFaultError(f"it answered with weights of version {reply.get('version')}, not {self.version}")
         return reply
 
+    @property
+    def _running(self) -> Child:
+        assert self._child is not None
+        return self._child
+
     # ------------------------------------------------------------------------------------------ answers
-    def _drawn(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
-        answers = self._ask(
-            "generate",
-            rows=[list(query) for query in queries],
-            seeds=list(seeds),
-            max_tokens=sampling.max_new_tokens,
-            temperature=0.0 if sampling.greedy else sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            stop=list(sampling.stop_strings),
-            stop_token_ids=sorted(self._eos_ids | set(sampling.stop_token_ids)),
-        ).get("answers")
-        if not isinstance(answers, list) or len(answers) != len(queries):
-            raise EngineFaultError(f"it gave {len(answers or ())} answers to {len(queries)} queries")
+    def _prepared(self, queries: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> dict[str, Any]:
+        """What vLLM is asked, once the weights lie ready and it has nothing else to say."""
+        self._settle()
+        self._make_room(queries, sampling.max_new_tokens)
+        self._write()
+        return {
+            "rows": [list(query) for query in queries],
+            "seeds": list(seeds),
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": 0.0 if sampling.greedy else sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "stop": list(sampling.stop_strings),
+            "stop_token_ids": sorted(self._eos_ids | set(sampling.stop_token_ids)),
+        }
+
+    def _completions(self, reply: Mapping[str, Any], count: int, sampling: Sampling) -> list[Completion]:
+        answers = reply.get("answers")
+        if not isinstance(answers, list) or len(answers) != count:
+            raise EngineFaultError(f"it gave {len(answers or ())} answers to {count} queries")
         return [self._completion(answer, i, sampling) for i, answer in enumerate(answers)]
 
     def _completion(self, answer: Mapping[str, Any], row: int, sampling: Sampling) -> Completion:
