@@ -117,6 +117,18 @@ def test_a_step_ahead_learns_from_answers_that_are_one_step_old_or_from_new_ones
             assert 0.5 < step["sampler/effective_share"] < 1 - 1e-6
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:learning_rate")
+def test_adapters_arrive_merged_and_in_bfloat16_within_its_roundings():
+    steps, trainer = run("vllm", lora_r=8, precision="bfloat16")
+    trainer.engine.close()
+    assert trainer.engine.starts == 1
+    for step in steps:
+        assert step["sampler/logprob_gap"] < 0.02  # bfloat16 has 8 bits: 0.4 % of logits of a few nats
+        assert step["sampler/effective_share"] > 0.99
+    assert steps[-1]["objective/kl_k3"] > 1e-3  # the adapter has moved, and the answers with it
+
+
 def moved(policy, seed):
     with torch.no_grad():
         generator = torch.Generator().manual_seed(seed)
