@@ -1,6 +1,7 @@
 """The checkpoints of one run: where each lies, which is the newest and which the best, and which are kept.
 
-checkpoints/step_000100/   see `surefoot.checkpoint`; aside_step_000100/ is one that a run went back behind
+checkpoints/step_000100/   see `surefoot.checkpoint`; aside_step_000100/ is one that a run went back behind, and
+                           step_000100_again/ for a moment one that is about to take the other's place
 """
 
 import re
@@ -12,18 +13,22 @@ from pathlib import Path
 
 from surefoot.checkpoint import UNFINISHED, CheckpointError, read_manifest, verify
 
-_DOOMED, _ASIDE = ".delete-", "aside_"
-_NAME = re.compile(r"step_(\d{6,})")
+_DOOMED, _ASIDE, _AGAIN = ".delete-", "aside_", "_again"
+_NAME = re.compile(rf"step_(\d{{6,}})(?:{_AGAIN})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A checkpoint in a run folder: its place, its step, and score and gold of the evaluation at that step."""
+    """A checkpoint in a run folder: its place, its step, and score and gold of the evaluation at that step.
+
+    `evaluated`: whether an evaluation at that step is in it; a score may be none nevertheless.
+    """
 
     path: Path
     step: int
     score: float | None
     gold: float | None = None
+    evaluated: bool = True
 
 
 def place(folder: Path, step: int) -> Path:
@@ -31,9 +36,14 @@ def place(folder: Path, step: int) -> Path:
     return folder / f"step_{step:06d}"
 
 
+def place_again(folder: Path, step: int) -> Path:
+    """Where it writes a later one of the same step, which `retain` gives the place of the one before."""
+    return folder / f"step_{step:06d}{_AGAIN}"
+
+
 def steps_in(folder: Path) -> dict[int, Path]:
-    """Step -> folder of everything that has a checkpoint's name, damaged or not, oldest first."""
-    entries = folder.iterdir() if folder.is_dir() else ()
+    """Step -> folder of everything that has a checkpoint's name, damaged or not, oldest first; of two the later."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else ()
     found = {int(m[1]): p for p in entries if (m := _NAME.fullmatch(p.name)) and not p.is_symlink() and p.is_dir()}
     return dict(sorted(found.items()))
 
@@ -74,7 +84,8 @@ def whole_ones(folder: Path) -> list[Saved]:
             manifest = read_manifest(path)
         except CheckpointError:
             continue
-        found.append(Saved(path, step, manifest.get("score"), manifest.get("gold")))
+        evaluated = manifest.get("evaluated", True)
+        found.append(Saved(path, step, manifest.get("score"), manifest.get("gold"), evaluated))
     return found
 
 
@@ -107,21 +118,39 @@ def best_valid(folder: Path, warn: Callable[[str], object]) -> Saved | None:
 def retain(folder: Path, keep: int) -> None:
     """Deletes what is older than the newest `keep` whole checkpoints, but never the best one (see `best_first`).
 
+    One that was written again takes its place first: until it has it, both have names that count.
+
     The list is made anew from the disk each time. Only folders with a checkpoint's name and manifest are touched; a
     damaged one is left for a person to look at.
     """
+    _settle(folder)
     found = whole_ones(folder)
     best = best_first(found)[:1]
     for saved in found[: -max(keep, 2)]:
         if saved not in best:
-            doomed = folder / f"{_DOOMED}{saved.path.name}"
-            shutil.rmtree(doomed, ignore_errors=True)
-            saved.path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            _delete(saved.path)
+
+
+def _settle(folder: Path) -> None:
+    """Gives each checkpoint that was written again the place of the one before."""
+    for step, path in steps_in(folder).items():
+        if path == place_again(folder, step):
+            if place(folder, step).exists():
+                _delete(place(folder, step))
+            path.rename(place(folder, step))
+
+
+def _delete(path: Path) -> None:
+    """Takes away a checkpoint: by its name at once, then file by file."""
+    doomed = path.with_name(f"{_DOOMED}{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def tidy(folder: Path) -> None:
-    """Takes away what a killed process left of a checkpoint that it was writing or deleting."""
+    """Takes away what a killed process left of a checkpoint that it was writing, deleting or writing again."""
+    _settle(folder)
     for path in folder.glob(".*") if folder.is_dir() else ():
         if path.name.startswith((UNFINISHED, _DOOMED)) and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -110,11 +110,15 @@ class Recorder:
         return "callback: asked to stop after an evaluation" if any(asked) else None
 
     def checkpoint(self) -> None:
-        """Writes a checkpoint of this step into the run folder, unless it is there, and drops those it replaces."""
+        """Writes a checkpoint of this moment into the run folder, unless it is there, and drops those it replaces."""
         if self._folder is None:
             return
-        path, runtime = kept.place(self._folder.checkpoints, self._trainer.progress.steps), self._trainer.runtime
-        if runtime.all_max(runtime.is_main and path.exists()):
+        runtime, places = self._trainer.runtime, []
+        with runtime.together():
+            if runtime.is_main:
+                places = [self._place_to_save(self._folder.checkpoints)]
+        path = runtime.gather(places)[0]
+        if path is None:
             return
         with runtime.together():
             if runtime.is_main:
@@ -123,6 +127,17 @@ class Recorder:
         with runtime.together():
             if runtime.is_main:
                 kept.retain(self._folder.checkpoints, self._trainer.config.keep_checkpoints)
+
+    def _place_to_save(self, folder: Path) -> Path | None:
+        """Where this moment's checkpoint is to be; None where it is there.
+
+        A signal during an evaluation leaves one of the moment before it. That is written again once it was made.
+        """
+        progress = self._trainer.progress
+        if progress.steps not in kept.steps_in(folder):
+            return kept.place(folder, progress.steps)
+        lacks = any(saved.step == progress.steps and not saved.evaluated for saved in kept.whole_ones(folder))
+        return kept.place_again(folder, progress.steps) if lacks and progress.evaluated() else None
 
     def best_checkpoint(self) -> Saved | None:
         """The best one in the run folder that is as it was written, the same on every process."""

@@ -72,7 +72,8 @@ def save_trainer(trainer: Resumable, path: str | Path) -> None:
         state["ahead"] = runtime.gather([asked])
     evaluation = progress.evaluated()
     score, gold = (None, None) if evaluation is None else (_finite(evaluation.score), _finite(evaluation.gold))
-    about = {"step": progress.steps, "world_size": runtime.world_size, "score": score, "gold": gold}
+    about = {"step": progress.steps, "world_size": runtime.world_size, "evaluated": evaluation is not None,
+             "score": score, "gold": gold}  # fmt: skip
     with runtime.together():
         if runtime.is_main:
             state["config"] = plain(stored_options(trainer.config), "config")

@@ -17,7 +17,7 @@ import torch
 
 from surefoot.checkpoint import CheckpointError, read_checkpoint
 from surefoot.checkpoint import write_checkpoint as write
-from surefoot.kept import newest_valid, place, retain, steps_in, tidy
+from surefoot.kept import newest_valid, place, place_again, retain, steps_in, tidy
 
 
 def content(step: int) -> dict[str, torch.Tensor]:
@@ -26,15 +26,17 @@ def content(step: int) -> dict[str, torch.Tensor]:
 
 def save_forever(folder: Path, first: int, report: int) -> None:
     for step in range(first, first + 100_000):
-        score = float(step % 7)
-        write(place(folder, step), content(step), {"step": step}, {"step": step, "score": score})
-        os.write(report, b"%d\n" % step)
-        retain(folder, 2)
+        for again in range(1 + (step % 3 == 0)):  # every third is written again, as after an evaluation
+            path = (place_again if again else place)(folder, step)
+            state, about = {"step": step, "again": again}, {"step": step, "score": float(step % 7)}
+            write(path, content(step), state, about)
+            os.write(report, b"%d %d\n" % (step, again))
+            retain(folder, 2)
 
 
-def bad_states(folder: Path, reported: int) -> list[str]:
+def bad_states(folder: Path, reported: tuple[int, int]) -> list[str]:
     """What must never be seen after a kill, in words."""
-    found = []
+    found, newest = [], (0, 0)
     for step, path in steps_in(folder).items():
         try:
             tensors, state, _ = read_checkpoint(path)
@@ -44,15 +46,15 @@ def bad_states(folder: Path, reported: int) -> list[str]:
         same = all(torch.equal(tensor, tensors[name]) for name, tensor in content(step).items())
         if state["step"] != step or not same:
             found.append(f"{path.name} holds another step")
-    newest = max(steps_in(folder), default=0)
+        newest = (step, state["again"])
     if newest < reported:
-        found.append(f"step {reported} was reported saved, but the newest checkpoint is {newest}")
+        found.append(f"step, again {reported} was reported saved, but the newest checkpoint is {newest}")
     if steps_in(folder) and newest_valid(folder, found.append) is None:
         found.append("no valid checkpoint is left")
     return found
 
 
-def one_kill(folder: Path, generator: random.Random) -> tuple[int, int]:
+def one_kill(folder: Path, generator: random.Random) -> tuple[int, tuple[int, int]]:
     """Starts saving where the last child ended, kills it, and returns how many saves it reported and the last one."""
     first = max(steps_in(folder), default=0) + 1
     reads, writes = os.pipe()
@@ -69,8 +71,8 @@ def one_kill(folder: Path, generator: random.Random) -> tuple[int, int]:
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the saving process failed by itself"
     with os.fdopen(reads) as lines:
-        reported = [int(line) for line in lines]
-    return len(reported), max(reported, default=first - 1)
+        reported = [tuple(map(int, line.split())) for line in lines]
+    return len(reported), max(reported, default=(first - 1, 0))
 
 
 def main() -> None:

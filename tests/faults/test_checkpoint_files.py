@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surefoot.checkpoint import CheckpointError, read_checkpoint, verify, write_checkpoint
-from surefoot.kept import newest_valid, place, retain, set_aside, steps_in, tidy
+from surefoot.kept import newest_valid, place, place_again, retain, set_aside, steps_in, tidy
 
 KILLER = Path(__file__).with_name("kill_saves.py")
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
@@ -237,6 +237,22 @@ def test_what_lies_past_the_step_that_a_run_goes_on_from_is_put_aside_and_kept(t
     assert [p.name for p in set_aside(tmp_path, 2)] == ["aside_step_000003_2"]
     assert list(steps_in(tmp_path)) == [1, 2]
     verify(tmp_path / "aside_step_000003")
+
+
+@pytest.mark.parametrize("settle", [tidy, lambda folder: retain(folder, 2)])
+@pytest.mark.parametrize("killed", ["before the other was gone", "before it had its name"])
+def test_one_that_was_written_again_counts_at_once_and_takes_the_place_of_the_other(tmp_path, settle, killed):
+    save(tmp_path, 1, 0.5)
+    save(tmp_path, 2, None)
+    save(tmp_path / "elsewhere", 2, 0.75).rename(place_again(tmp_path, 2))
+    (tmp_path / "elsewhere").rmdir()
+    if killed == "before it had its name":
+        place(tmp_path, 2).rename(tmp_path / ".delete-step_000002")
+    assert newest_valid(tmp_path, print) == steps_in(tmp_path)[2] == place_again(tmp_path, 2)
+    settle(tmp_path)
+    tidy(tmp_path)
+    assert left_in(tmp_path) == ["step_000001", "step_000002"]
+    assert verify(place(tmp_path, 2))["score"] == 0.75
 
 
 # ------------------------------------------------------------------------------------------ kills

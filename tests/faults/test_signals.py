@@ -14,6 +14,8 @@ import pytest
 from safetensors.torch import load_file
 from tiny import tiny_llama, tiny_tokenizer
 
+from surefoot.checkpoint import verify
+
 PROGRAM = """
 import os, signal, sys, time
 import torch
@@ -49,7 +51,7 @@ if moment == "update":            # the second minibatch of the second step
     before(surefoot.update._Update, "_backward", 4)
 if moment == "evaluation":        # the one after the second step
     before(surefoot.loop, "_collect", 2)
-if moment == "closing evaluation": # with eval_every 3: before the first step, after the third, at the end
+if moment == "last evaluation":   # the one after the fourth; with eval_every 3 that which closes the run
     before(surefoot.loop, "_collect", 3)
 if moment == "first evaluation":
     before(surefoot.loop, "_collect", 1)
@@ -170,7 +172,7 @@ def test_a_signal_during_the_evaluation_at_the_end_leaves_it_to_the_run_that_goe
     code, text = run(world, tmp_path / "straight", eval_every=3)
     assert code == 0, text
     out = tmp_path / "run"
-    code, text = run(world, out, "closing evaluation", signal.SIGTERM, eval_every=3)
+    code, text = run(world, out, "last evaluation", signal.SIGTERM, eval_every=3)
     assert code == 143, text
     assert "stopped and saved after step 4; go on with the same command" in text
     code, text = run(world, out, eval_every=3)
@@ -178,6 +180,28 @@ def test_a_signal_during_the_evaluation_at_the_end_leaves_it_to_the_run_that_goe
     (weights, *records), (expected, *expected_records) = left_behind(out), left_behind(tmp_path / "straight")
     assert records == expected_records
     assert all((weights[name] == tensor).all() for name, tensor in expected.items())
+
+
+def state_of(out, name):
+    return json.loads((out / "checkpoints" / name / "state.json").read_text())
+
+
+def test_an_evaluation_that_a_signal_cut_off_is_in_the_checkpoint_of_its_step_once_it_was_made(
+    world, straight, tmp_path
+):
+    """The signal's own checkpoint of that step is of the moment before it."""
+    out = tmp_path / "run"
+    code, text = run(world, out, "last evaluation", signal.SIGTERM)
+    assert code == 143, text
+    assert [e["step"] for e in state_of(out, "step_000004")["parts"]["progress"]["evaluations"]] == [0, 2]
+    code, text = run(world, out)
+    assert code == 0, text
+    assert left_behind(out)[1:] == straight[1:]
+    last = state_of(out, "step_000004")["parts"]["progress"]["evaluations"][-1]
+    told = json.loads((out / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["metrics"]) == (4, told["metrics"])
+    assert verify(out / "checkpoints" / "step_000004")["score"] == told["metrics"]["eval/score"]
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step_000004"]
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", -15), ("SIGINT", -2)])
