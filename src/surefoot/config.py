@@ -368,9 +368,13 @@ class PPOConfig(Options):
                 self.dual_clip is not None and self.dual_clip <= 1,
                 f"dual_clip={self.dual_clip} must be greater than 1 (usual: 3)",
             ),
-            *(
-                (used and self.engine != "vllm", f"{name} is used with engine='vllm', not engine={self.engine!r}")
-                for name, used in (("vllm_python", self.vllm_python is not None), ("overlap", self.overlap))
+            (
+                self.vllm_python is not None and self.engine != "vllm",
+                f"vllm_python is used with engine='vllm', not engine={self.engine!r}",
+            ),
+            (
+                self.overlap and self.engine != "vllm",
+                f"overlap is used with engine='vllm', not engine={self.engine!r}",
             ),
             (
                 self.importance_level != "token" and self.importance_cap is None,
