@@ -9,7 +9,6 @@ tell how much there was to share.
 
 import argparse
 import json
-import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,6 @@ from typing import Any
 from benchmarks.ours import Ours  # surefoot before torch, so that its choice about threads holds
 
 # isort: split
-import torch
-
-from benchmarks import machine
 from benchmarks.vllm_sampling import Watch, shown
 from benchmarks.workloads import WORKLOADS
 
@@ -47,16 +43,7 @@ def measure(side: Any, rounds: int, steps: int) -> dict[str, Any]:
                 tokens[name] = watch.time(name, lambda ahead=ahead: step(side, ahead=ahead), counts=round_ > 0)
             if ahead:
                 step(side, ahead=False)  # and takes those that are left over
-    return {
-        "rows": len(side.prompts),
-        "tokens": tokens,
-        "precision": side.trainer.config.precision,
-        "threads": torch.get_num_threads(),
-        "machine": machine.describe(),
-        "load": os.getloadavg()[0],
-        "seconds": watch.seconds,
-        "cpu_seconds": watch.cpu_seconds,
-    }
+    return {"rows": len(side.prompts), "tokens": tokens, **watch.told()}
 
 
 def ratio(found: dict[str, Any]) -> float:

@@ -90,6 +90,17 @@ class Watch:
             self.cpu_seconds.setdefault(name, []).append(self._spent() - spent)
         return found
 
+    def told(self) -> dict[str, Any]:
+        """What was booked, and where."""
+        return {
+            "precision": self._trainer.config.precision,
+            "threads": torch.get_num_threads(),
+            "machine": machine.describe(),
+            "load": os.getloadavg()[0],
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
     def _spent(self) -> float:
         """Seconds of the cores so far, of this process and of vLLM's."""
         child = self._trainer.engine._child
@@ -118,17 +129,7 @@ def measure(w: Workload, python: str, precision: str, rounds: int) -> dict[str, 
         for name, run in runs.items():
             tokens[name] = watch.time(name, run, counts=round_ > 0)
         sync(trainer, watch, counts=round_ > 0)
-    return {
-        "workload": w.name,
-        "rows": w.rows,
-        "tokens": tokens,
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "machine": machine.describe(),
-        "load": os.getloadavg()[0],
-        "seconds": watch.seconds,
-        "cpu_seconds": watch.cpu_seconds,
-    }
+    return {"workload": w.name, "rows": w.rows, "tokens": tokens, **watch.told()}
 
 
 def shown(found: dict[str, Any]) -> str:
