@@ -1,10 +1,12 @@
 """Where a step's time goes: `python -m benchmarks.shares [--workload real] [--setting bf16]`.
 
-One scoring pass and one epoch of update on fresh answers, after one that does not count, under torch's profiler.
-Prints the share of each kind of operation in the time of the thread that calls them.
+Sampling, then a scoring pass and one epoch of update on fresh answers, each after one that does not count, under
+torch's profiler. Prints the share of each kind of operation in the time of the thread that calls them.
 """
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from benchmarks.ours import Ours  # before torch: see there
 
@@ -19,9 +21,20 @@ KINDS = {
     "conversions and copies": ("aten::copy_",),
     "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu",
                   "aten::_scaled_dot_product_flash_attention_for_cpu_backward"),
-    "log-softmax": ("aten::_log_softmax", "aten::_log_softmax_backward_data", "aten::exp"),
+    "softmax and drawing": ("aten::_log_softmax", "aten::_log_softmax_backward_data", "aten::exp", "aten::_softmax",
+                            "aten::cumsum", "aten::searchsorted"),
     "AdamW and gradient norms": ("aten::_fused_adamw_", "aten::linalg_vector_norm"),
 }  # fmt: skip
+
+
+def shares(run: Callable[[], Any]) -> tuple[dict[str, float], float]:
+    """The share of each kind in what the run takes, and its seconds."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        run()
+    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    total = sum(times.values())
+    found = {kind: sum(times.get(name, 0.0) for name in names) / total for kind, names in KINDS.items()}
+    return found | {"all else, small operations most of it": 1 - sum(found.values())}, total / 1e6
 
 
 def main() -> None:
@@ -35,18 +48,14 @@ def main() -> None:
     scores = side.reward(side.prompts, answers).scores
     side.trainer.config = side.config.replace(ppo_epochs=1)
     side.trainer.step(side.prompts, answers, scores)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        stats = side.trainer.step(side.prompts, answers, scores)
-    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    total = sum(times.values())
-    passes = f"scoring {stats['time/ppo/forward_pass']:.2f} s, one epoch {stats['time/ppo/optimize_step']:.2f} s"
-    print(f"{args.workload}, {args.setting}: {passes}, profiled")
-    left = 1.0
-    for kind, names in KINDS.items():
-        share = sum(times.get(name, 0.0) for name in names) / total
-        left -= share
-        print(f"{share:6.0%}  {kind}")
-    print(f"{left:6.0%}  all else, small operations most of it")
+    for name, run in (
+        ("sampling", lambda: side.trainer.generate(side.prompts)),
+        ("scoring and one epoch of update", lambda: side.trainer.step(side.prompts, answers, scores)),
+    ):
+        found, seconds = shares(run)
+        print(f"{args.workload}, {args.setting}: {name}, {seconds:.2f} s profiled")
+        for kind, share in found.items():
+            print(f"{share:6.0%}  {kind}")
 
 
 if __name__ == "__main__":
