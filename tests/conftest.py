@@ -29,7 +29,7 @@ def tiny_gpt2():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Shows what tests of faults counted (`record_property("counts", ...)`), one line each, to be quoted."""
+    """Shows what tests counted and measured (`record_property("counts", ...)`), one line each, to be quoted."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     counts = [value for report in reports for name, value in getattr(report, "user_properties", ())
               if name == "counts" and report.when == "call"]  # fmt: skip
