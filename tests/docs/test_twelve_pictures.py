@@ -238,7 +238,8 @@ def test_the_run_made_again_comes_to_the_same():
     assert again["batch"]["orders"] == known["batch"]["orders"]
     assert again["stages"]["last_loss"] == pytest.approx(known["stages"]["last_loss"], abs=0.05)
     assert again["judge"]["accuracy"] == pytest.approx(known["judge"]["accuracy"], abs=0.06)
-    assert 0.5 < again["kl"]["exact"]["mean"] / known["kl"]["exact"]["mean"] < 2  # 0.57 with two threads in place of one
+    # two threads in place of one gave 0.57 of it
+    assert 0.5 < again["kl"]["exact"]["mean"] / known["kl"]["exact"]["mean"] < 2
     first, last = again["frontier"]["ppo"][0], again["frontier"]["ppo"][-1]
     assert last["score"] - last["score_reach"] > first["score"] + first["score_reach"]
     assert last["rule"] - last["rule_reach"] > first["rule"] + first["rule_reach"]
