@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 MIB, GIB = 2**20, 2**30
 FLOAT32, BFLOAT16 = 4, 2
-HOLES = 0.5
+HOLES = 0.45
 """What GNU's malloc leaves unused between tensors that come and go, as a share of these.
 
 Measured: 0.2 to 0.9, since a stage keeps what is freed in it (`phases.memory_kept`), whole runs of one or two threads.
