@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from surefoot.evaluate.statistics import Estimate
 from surefoot.report.svg import Series, chart
-from surefoot.stages.shares import Interval, Share
+from surefoot.stages.shares import Share
 
 GUESSING = math.log(2)
 """The log loss of saying 1/2 to every pair."""
@@ -81,8 +82,8 @@ class RewardCard:
     by_length: tuple[Slice, ...]
     length_rule: str
     length_accuracy: float
-    beyond_length: Interval
-    length_correlation: Interval | None
+    beyond_length: Estimate
+    length_correlation: Estimate | None
     chosen_mean: float
     rejected_mean: float
     spread: float

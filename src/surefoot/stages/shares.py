@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from surefoot.evaluate.ratings.proportions import wilson
+from surefoot.evaluate.statistics import Estimate
 from surefoot.ranks import ranks
 
 DRAWS = 2000
@@ -27,15 +28,6 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.value:.1%} ({self.low * 100:.1f} to {self.high * 100:.1f})"
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def share_of(right: np.ndarray, groups: np.ndarray) -> Share:
@@ -62,7 +54,7 @@ def effective_count(right: np.ndarray, groups: np.ndarray) -> float:
     return n / max(1.0, clustered / (p * (1 - p) / n))
 
 
-def mean_with_interval(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> Interval:
+def mean_with_interval(values: np.ndarray, groups: np.ndarray, seed: int = 0) -> Estimate:
     """The mean, and the 2.5 and 97.5 percentiles of means when groups are drawn again with all their values.
 
     Drawing a single group again says nothing: of one prompt, the interval has no width and means nothing.
@@ -72,7 +64,7 @@ def mean_with_interval(values: np.ndarray, groups: np.ndarray, seed: int = 0) ->
     return _interval(float(values.mean()), means)
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int = 0) -> Interval | None:
+def rank_correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int = 0) -> Estimate | None:
     """Spearman's correlation, ties at their mean rank; its interval draws groups again and leaves the ranks alone.
 
     None where one side never changes.
@@ -91,9 +83,9 @@ def group_numbers(keys: Sequence[object]) -> np.ndarray:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=int)
 
 
-def _interval(value: float, drawn: np.ndarray) -> Interval:
+def _interval(value: float, drawn: np.ndarray) -> Estimate:
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
 def _correlation(s: np.ndarray) -> np.ndarray:
