@@ -1,4 +1,4 @@
-"""The arithmetic of the passes: bfloat16 where it was chosen, and the quicker of two float32 matrix products on a CPU.
+"""The arithmetic of the passes: bfloat16 where it was chosen, and on a CPU the quicker of two ways to a result.
 
 PyTorch multiplies float32 matrices on a CPU with MKL, which knows Intel's processors better than others; oneDNN, which
 PyTorch carries as well, is 1.1 to 2 times as fast on the others, and on Intel's a tenth slower. Both round to float32;
@@ -7,7 +7,7 @@ they differ in the order of their sums (about 1e-6 of the largest number).
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,29 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from surefoot.short_attention import QuickAttention
+
 
 @contextmanager
 def arithmetic(device: torch.device, *, bfloat16: bool) -> Iterator[None]:
     """While active, passes are computed in bfloat16 autocast, or in float32 by the quickest product there is.
 
-    A pass without gradients on Intel's processors is PyTorch's own: `QuickLinear` would change nothing about it, and
-    be called for each of its thousand functions, which takes a seventh of the time of a token.
+    A pass without gradients is PyTorch's own in bfloat16, and in float32 on Intel's processors: a mode would change
+    nothing about it, and be called for each of its thousand functions, a seventh of the time of a token.
     """
-    quick = (
-        not bfloat16
-        and device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and (torch.is_grad_enabled() or not _made_by_intel())
-    )
-    with (
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16),
-        QuickLinear() if quick else nullcontext(),
-    ):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16), _mode(device, bfloat16=bfloat16):
         yield
+
+
+def _mode(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[Any]:
+    """What is put in the place of PyTorch's own functions."""
+    learns = torch.is_grad_enabled()
+    if device.type != "cpu":
+        return nullcontext()
+    if bfloat16:
+        return QuickAttention() if learns else nullcontext()
+    gains = torch.backends.mkldnn.is_available() and (learns or not _made_by_intel())
+    return QuickLinear() if gains else nullcontext()
 
 
 class QuickLinear(TorchFunctionMode):
