@@ -12,7 +12,7 @@ and from there into docs/over-optimisation.md and its picture; --draw-only leave
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,23 +114,21 @@ def ensemble(seed: int, pairs: int = 150, flipped: float = 0.25, members: int = 
 
 
 # ---------------------------------------------------------------------------------------------- trained
-def trained(seeds: Sequence[int], steps: int) -> list[dict[str, Any]]:
-    """All runs: those of `in_world` on a noisy and on a clean reward model, and some in which length is paid for."""
+def trained(seeds: Sequence[int], steps: int) -> Iterator[list[dict[str, Any]]]:
+    """World by world the runs of `in_world` on a noisy and on a clean reward model, and some that pay for length."""
     import torch
 
     from benchmarks.letters import CLEAN, NOISY, make_world, run_of_lengths
 
     torch.set_num_threads(1)
-    found = []
     for seed in seeds:
         made = make_world(seed)
-        found += in_world(made, "noisy", NOISY, steps)
-        found += in_world(made, "clean", CLEAN, steps)
+        found = in_world(made, "noisy", NOISY, steps) + in_world(made, "clean", CLEAN, steps)
         if seed < LENGTH_WORLDS:
             ending = make_world(seed, ends=True)
             for name, fined in (("no watch", False), ("length_penalty", True)):
                 found.append(_told({"kind": "length", "arm": name, **run_of_lengths(ending, steps, fined=fined)}))
-    return found
+        yield found
 
 
 def in_world(made: Any, kind: str, quality: dict[str, Any], steps: int) -> list[dict[str, Any]]:
@@ -180,10 +178,12 @@ def main() -> None:
         began = time.monotonic()
         found = {"over": OVER, "control": CONTROL, "exact": exact()}
         print(f"exact worlds: {time.monotonic() - began:.0f} s", flush=True)
-        found |= {"steps": given.steps, "trained": trained(range(given.seeds), given.steps)}
-        found["seconds"] = round(time.monotonic() - began)
+        found |= {"steps": given.steps, "trained": []}
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        for of_world in trained(range(given.seeds), given.steps):  # what was found is kept, whatever ends the command
+            found["trained"] += of_world
+            found["seconds"] = round(time.monotonic() - began)
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write_page(json.loads(RESULTS.read_text(encoding="utf-8")))
 
 
