@@ -249,7 +249,7 @@ def verdict(runs: Sequence[Run], over: Sequence[int], controls: Sequence[int], e
 def picture(found: dict[str, Any]) -> Canvas:
     """Gold and reward of every unwatched run against the distance; dots where the watch's model is."""
     runs = found["trained"]
-    canvas = Canvas("Real PPO runs: what the reward says, and what gold says", 360)
+    canvas = Canvas("Real PPO runs: what the reward says, and what gold says", 376)
     sides = ((52, "noisy", "reward model from 150 noisy choices"), (476, "clean", "from 3,000 choices without error"))
     shown = {kind: list(of(runs, kind, "no watch").values()) for _, kind, _ in sides}
     every = [run for side in shown.values() for run in side]
@@ -272,7 +272,7 @@ def picture(found: dict[str, Any]) -> Canvas:
         "lines: gold \u00b7 dashes: the reward's score \u00b7 dots: the model that stop_and_restore saves \u00b7 in "
         "standard deviations of the start"
     )
-    canvas.text(52, 350, legend, "soft", size=12)
+    canvas.text(52, 366, legend, "soft", size=12)
     return canvas
 
 
