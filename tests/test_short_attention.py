@@ -1,5 +1,7 @@
 """Attention of short rows in bfloat16: the same as PyTorch's, against float64, whatever the mask."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import tiny_llama
@@ -79,9 +81,13 @@ def test_a_token_that_sees_nothing_gives_and_gets_nothing():
     assert not gradients(attention(*tensors, **CASES["padding on the left"]), tensors)[0].isnan().any()
 
 
+def used_now(tensors=None, **options):
+    return type(attention(*(tensors or inputs("causal")), **options).grad_fn).__name__ == OURS
+
+
 def used(tensors, **options):
     with short_attention.QuickAttention():
-        return type(attention(*tensors, **options).grad_fn).__name__ == OURS
+        return used_now(tensors, **options)
 
 
 def test_it_is_used_where_it_gains_and_nowhere_else():
@@ -123,17 +129,19 @@ def test_a_pass_that_learns_in_bfloat16_uses_it_and_comes_to_the_same_gradients(
     assert float((ours - without).norm() / without.norm()) < 0.02
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
 @pytest.mark.parametrize("stage", _TRAINERS)
-def test_the_other_stages_use_it_on_the_way_there_and_back(stage, monkeypatch):
-    """On the way back too: there recomputed activations attend again."""
+def test_the_other_stages_use_it_unless_activations_are_made_again(stage, recomputes, monkeypatch):
+    """For these are made without a mode (tests/stages/test_sft.py makes some)."""
     active = []
     kind = _TRAINERS[stage]
 
     def step(self, *args):
-        tensors = inputs("causal")
-        active.append(type(attention(*tensors, is_causal=True).grad_fn).__name__ == OURS)
+        active.append(used_now())
         return "loss"
 
     monkeypatch.setattr(kind.__mro__[2], "training_step", step)
-    assert kind.training_step(object.__new__(kind)) == "loss"
-    assert active == [True]
+    trainer = object.__new__(kind)
+    trainer.args = SimpleNamespace(activation_checkpointing=recomputes)
+    assert kind.training_step(trainer) == "loss"
+    assert active == [not recomputes]

@@ -53,6 +53,17 @@ def test_the_loss_of_the_first_step_is_that_of_the_answers_alone(base, tmp_path)
     assert metrics(tmp_path / "run")[0]["sft/loss"] == pytest.approx(-sum(sums) / sum(counts), rel=1e-5)
 
 
+@pytest.mark.parametrize("recomputes", ["true", "false"])
+def test_the_first_gradient_in_bfloat16_is_near_the_one_in_float32(base, tmp_path, recomputes):
+    """Attention has a way back of its own there, except where activations are made again."""
+    for precision in ("bfloat16", "float32"):
+        options = {"precision": precision, "gradient_checkpointing": recomputes, "steps": 1}
+        assert main(command(base, tmp_path / precision, **options)) == 0
+    half, full = (metrics(tmp_path / precision)[0]["sft/grad_norm"] for precision in ("bfloat16", "float32"))
+    assert half != full
+    assert half == pytest.approx(full, rel=0.02)
+
+
 def test_a_run_leaves_a_model_for_plain_transformers_and_every_file_of_a_run(base, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(command(base, run, eval_rows=3, eval_every=3)) == 0

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,23 @@ from surefoot.setup import use_bfloat16
 from surefoot.short_attention import QuickAttention
 from surefoot.stages.options import StageOptions
 
+_RECOMPUTES = ("activation_checkpointing", "gradient_checkpointing")
+"""What transformers calls it, and what it called it before."""
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
 class _Ours:
     """In what our trainers differ from TRL's: they are silent, and attend to short rows the quicker way."""
 
+    args: Any
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """The pass and the way back, as TRL has them."""
-        with QuickAttention():
+        """The pass and the way back, as TRL has them.
+
+        Activations that are made again on the way back are made without a mode, so none must be on the way there.
+        """
+        recomputes = any(getattr(self.args, name, False) for name in _RECOMPUTES)
+        with nullcontext() if recomputes else QuickAttention():
             return super().training_step(*args, **kwargs)  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
@@ -115,7 +124,7 @@ def _config(options: StageOptions, device: torch.device, folder: Path, *, evalua
     """TRL's config: ours in its names, and above them what was passed to it."""
     kind = config_class(options.TRL_CONFIG)
     known = {field.name for field in dataclasses.fields(kind)}
-    recompute = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    recompute = next(name for name in _RECOMPUTES if name in known)
     ours: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": options.mini_batch_size,
