@@ -132,12 +132,12 @@ def retain(folder: Path, keep: int) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Gives each checkpoint that was written again the place of the one before."""
-    for step, path in steps_in(folder).items():
-        if path == place_again(folder, step):
-            if place(folder, step).exists():
-                _delete(place(folder, step))
-            path.rename(place(folder, step))
+    """Gives each checkpoint that was written again, and is whole, the place of the one before."""
+    for saved in whole_ones(folder):
+        if saved.path == place_again(folder, saved.step):
+            if place(folder, saved.step).exists():
+                _delete(place(folder, saved.step))
+            saved.path.rename(place(folder, saved.step))
 
 
 def _delete(path: Path) -> None:

@@ -210,6 +210,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, whole,
     assert Path("run/checkpoints/aside_step_000003").is_dir()
 
 
+def test_a_kill_before_one_that_was_written_again_had_its_place_costs_nothing(folder, whole):
+    killed_after(3)
+    place = Path("run/checkpoints/step_000003")
+    shutil.copytree(place, place.with_name("step_000003_again"))
+    (place / "state.json").unlink()
+    assert ppo() == 0
+    assert differences(whole, left_by("run")) == []
+    assert not place.with_name("step_000003_again").exists()
+
+
 def test_only_damaged_checkpoints_are_an_error_and_no_new_start(folder, capsys):
     killed_after(2)
     for path in steps_in(Path("run/checkpoints")).values():
