@@ -56,7 +56,7 @@ def error(found, wanted):
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 3])
-@pytest.mark.parametrize("case", [name for name in CASES if name != "padding on the left"])
+@pytest.mark.parametrize("case", CASES)
 def test_output_and_gradients_are_those_of_the_formula(case, rows_at_once, monkeypatch):
     monkeypatch.setattr(short_attention, "_AT_ONCE", rows_at_once * 4 * 12 * 12)
     output, wanted = exact(case)
@@ -65,20 +65,7 @@ def test_output_and_gradients_are_those_of_the_formula(case, rows_at_once, monke
         found = attention(*tensors, **CASES[case])
     assert type(found.grad_fn).__name__ == OURS
     assert error([found], [output]) < 0.004
-    plain = inputs(case)
-    by_the_kernel = error(gradients(attention(*plain, **CASES[case]), plain), wanted)
-    assert error(gradients(found, tensors), wanted) < max(0.004, 1.1 * by_the_kernel)
-
-
-def test_a_token_that_sees_nothing_gives_and_gets_nothing():
-    output, wanted = exact("padding on the left")
-    tensors = inputs("padding on the left")
-    with short_attention.QuickAttention():
-        found = attention(*tensors, **CASES["padding on the left"])
-    assert type(found.grad_fn).__name__ == OURS
-    assert error([found], [output]) < 0.004
-    assert error(gradients(found, tensors), [torch.nan_to_num(x) for x in wanted]) < 0.004
-    assert not gradients(attention(*tensors, **CASES["padding on the left"]), tensors)[0].isnan().any()
+    assert error(gradients(found, tensors), wanted) < 0.005
 
 
 def used_now(tensors=None, **options):

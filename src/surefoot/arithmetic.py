@@ -48,13 +48,7 @@ class QuickLinear(TorchFunctionMode):
     would be matrices of their own for a moment: of an output matrix, as large as the vocabulary.
     """
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by PyTorch in place of each of its functions."""
         if function is functional.linear and not kwargs and _is_float32(*args):
             return _Linear.apply(*args) if len(args) == 3 else _Linear.apply(*args, None)

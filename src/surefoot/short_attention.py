@@ -5,7 +5,6 @@ hundred tokens (`python -m benchmarks.attention`): a seventh of a step. Five pro
 gradients.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,13 +22,7 @@ _AT_ONCE = 2**22
 class QuickAttention(TorchFunctionMode):
     """While active, attention of short rows in bfloat16 on a CPU, where it learns, finds gradients the quicker way."""
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by PyTorch in place of each of its functions."""
         kwargs = kwargs or {}
         if function is functional.scaled_dot_product_attention and _gains(*args, **kwargs):
@@ -58,8 +51,12 @@ def short_attention(
         is_causal: whether token t sees those up to t alone.
         scale: what scores are multiplied by; width ** -0.5 where it is not given.
         enable_gqa: see `key`.
+
+    Raises:
+        ValueError: there is to be dropout.
     """
-    assert dropout_p == 0
+    if dropout_p:
+        raise ValueError(f"dropout_p={dropout_p}: short_attention() drops nothing")
     if enable_gqa:
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
