@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def main() -> None:
         print(f"exact worlds: {time.monotonic() - began:.0f} s", flush=True)
         found |= {"steps": given.steps, "trained": []}
         RESULTS.parent.mkdir(exist_ok=True)
-        for of_world in trained(range(given.seeds), given.steps):  # what was found is kept, whatever ends the command
+        for of_world in chain([[]], trained(range(given.seeds), given.steps)):  # kept as it is found
             found["trained"] += of_world
             found["seconds"] = round(time.monotonic() - began)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -82,6 +82,7 @@ def trained_part(found: dict[str, Any]) -> list[str]:
         "unwatched runs up to their first alarm, with which such a run agrees bit for bit.",
         "![Gold and reward against the distance, in every trained run](images/over-optimisation.svg)",
         arms_table(runs, over, "noisy"),
+        counts(runs, over),
         "The same on the controls:",
         arms_table(runs, controls, "clean"),
         "A reward model whose rater liked long texts, while gold does not care for length; the penalty is the slope "
@@ -127,6 +128,19 @@ def kept(run: Run, unwatched: Run) -> float:
     """Gold of the saved model over the peak of the unwatched run."""
     saved = next(look for look in run["looks"] if look["step"] == run["model_step"])
     return float(saved["truth"] / max(gains(unwatched)))
+
+
+def counts(runs: Sequence[Run], over: Sequence[int]) -> str:
+    """In how many worlds nothing was left, the score rose past gold's peak, and the watch kept everything."""
+    unwatched, watched = of(runs, "noisy", "no watch"), of(runs, "noisy", "stop_and_restore")
+    gone = sum(gains(unwatched[s])[-1] < 0 for s in over)
+    whole = sum(kept(watched[s], unwatched[s]) >= 1 for s in over)
+    peaks = {s: max(unwatched[s]["looks"], key=lambda look: look["truth"]) for s in over}
+    rose = sum(unwatched[s]["looks"][-1]["score"] > peaks[s]["score"] for s in over)
+    return (
+        f"Without a watch gold ended below where it began in {gone} of the {len(over)}, and the reward's score was "
+        f"higher at the end than at gold's peak in {rose}. `stop_and_restore` kept all of the peak in {whole}."
+    )
 
 
 # ---------------------------------------------------------------------------------------------- tables
