@@ -31,6 +31,10 @@ a file (`packing: true`) or on the command line (`--packing true`), and its type
 have a name here TRL's name is taken too, as long as ours is not given beside it: {synonyms}. A mapping is
 written as JSON (`lr_scheduler_kwargs: '{{"num_cycles": 1}}'`).
 
+**Short and long rows.** A batch is padded to its longest row. `train_sampling_strategy: group_by_length` brings
+rows of like length together, pairs too (by the longer answer), and saves that work. The order is drawn anew for
+every epoch, and is found again when a run goes on.
+
 **The run's folder** is like a PPO run's: `config.yaml`, `environment.json`, `data.json` (what was found odd
 about the rows), `metrics.jsonl` (a line a step, TRL's numbers under `sft/`, `reward/` or `dpo/`),
 `evaluations.jsonl`, `result.json`, `report.html`, `checkpoints/`, and `model/`, which plain transformers or
