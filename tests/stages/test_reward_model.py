@@ -98,6 +98,17 @@ def test_it_is_centred_on_both_answers_of_pairs(base, tmp_path):
     assert fmean(scores(run / "model", texts)) == pytest.approx(0, abs=1e-5)
 
 
+def test_of_many_answers_every_so_manieth_is_centred_on(base, tmp_path, capsys):
+    rows = [{"prompt": f"{i}: ", "completion": "yes" if i % 3 else "no"} for i in range(1300)]
+    run, samples = tmp_path / "run", write_rows(tmp_path / "samples.jsonl", rows)
+    assert main(command(base, run, steps=1, eval_rows=0, centre_on=samples)) == 0
+    assert "the mean of 434 answers" in (out := capsys.readouterr().out)
+    assert "samples.jsonl, one row in 3" in out
+    third = [(row["prompt"], row["completion"]) for row in rows[::3]]  # all of them say "no"
+    assert fmean(scores(run / "model", third)) == pytest.approx(0, abs=1e-5)
+    assert abs(fmean(scores(run / "model", [(row["prompt"], "yes") for row in rows[1::3]]))) > 1e-3
+
+
 def test_the_critic_of_ppo_starts_from_it(base, tmp_path):
     run = tmp_path / "run"
     assert main(command(base, run)) == 0

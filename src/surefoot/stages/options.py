@@ -299,7 +299,7 @@ class RewardOptions(StageOptions):
     rejected_column: str | None = None
     """Column with the worse answer. None: detected, and the detection is printed."""
     centre_on: str | None = None
-    """Rows with answers of the SFT model, or pairs of them, whose mean score becomes 0. None: it stays as it is."""
+    """Rows with answers of the SFT model, or pairs of them; the mean score of up to 512 becomes 0. None: it stays."""
 
     def refusals(self) -> Collection[tuple[bool, str]]:
         """Combinations that contradict themselves."""
