@@ -44,12 +44,20 @@ class _Ours:
             return super().training_step(*args, **kwargs)  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """With `train_sampling_strategy: group_by_length` an order of ours: TRL keeps no lengths of pairs."""
+        """The order of learning."""
         rows = self.train_dataset if train_dataset is None else train_dataset
-        known = self.args.length_column_name in rows.column_names
-        if self.args.train_sampling_strategy != "group_by_length" or known:
-            return super()._get_train_sampler(rows)  # type: ignore[misc]
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return self._by_length(rows, batch_size) or super()._get_train_sampler(rows)  # type: ignore[misc]
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """The order of an evaluation."""
+        by_length = self._by_length(eval_dataset, self.args.eval_batch_size)
+        return by_length or super()._get_eval_sampler(eval_dataset)  # type: ignore[misc]
+
+    def _by_length(self, rows: Any, batch_size: int) -> ByLength | None:
+        """Ours where `train_sampling_strategy: group_by_length` asks for it: TRL keeps no lengths of pairs."""
+        if self.args.train_sampling_strategy != "group_by_length" or self.args.length_column_name in rows.column_names:
+            return None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return ByLength([row_tokens(row) for row in rows], batch_size, seed)
 
