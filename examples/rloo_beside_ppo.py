@@ -8,11 +8,15 @@ RLOO (Ahmadian et al., 2024) has no critic: an answer's baseline is the mean sco
 The run must have trained all weights, and its prompts must be plain text.
 """
 
+import argparse
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers send their names home where they may
+
+# isort: split
+import surefoot.lora  # noqa: F401 - before TRL imports peft, which may look for a kernel on a hub
 
 # isort: split
 import torch
@@ -77,10 +81,15 @@ def train(run: Path, args: Args) -> Path:
 
 
 def main() -> None:
-    parser = HfArgumentParser(Args, description=__doc__)
+    parser = HfArgumentParser(Args, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of the run: it holds sft/model and reward/model")
     given = parser.parse_args()
     run = given.__dict__.pop("run")
+    for model in (run / "sft" / "model", run / "reward" / "model"):
+        if not (model / "config.json").is_file():
+            raise SystemExit(
+                f"{model} is not a model: give the folder of a `surefoot rlhf` run that trained all weights"
+            )
     print(f"the model is in {train(run, Args(**vars(given)))}")
 
 
