@@ -1,5 +1,6 @@
 """The run folder and the trackers beside it."""
 
+import importlib.metadata
 import json
 import logging
 import math
@@ -180,6 +181,12 @@ def test_the_environment_names_versions_device_threads_and_command(folder):
     assert found["threads"] >= 1
     assert found["device"]
     assert found["command"] == "surefoot ppo"
+    assert found["packages"]["trl"] == importlib.metadata.version("trl")
+
+
+def test_a_package_that_was_run_as_a_module_is_named_so_that_one_can_type_it():
+    found = environment(["/somewhere/surefoot/__main__.py", "ppo", "--steps", "3"])
+    assert found["command"] == "python -m surefoot ppo --steps 3"
 
 
 # ------------------------------------------------------------------------------------------ secrets

@@ -58,7 +58,7 @@ def is_secret(name: str) -> bool:
 
 def command_line(arguments: Sequence[str]) -> str:
     """The command as one would type it. The program is named without its folder; secrets are blanked per argument."""
-    shown: list[str] = [Path(arguments[0]).name] if arguments else []
+    shown = _program(Path(arguments[0])) if arguments else []
     hide_next = False
     for argument in arguments[1:]:
         name, equals, _ = argument.partition("=")
@@ -66,6 +66,11 @@ def command_line(arguments: Sequence[str]) -> str:
         shown.append(_HIDDEN if hide_next else name + equals + _HIDDEN if secret and equals else redact(argument))
         hide_next = secret and not equals and not hide_next
     return shlex.join(shown)
+
+
+def _program(path: Path) -> list[str]:
+    """Without its folder; a package that was run as a module by the name that starts it."""
+    return ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name]
 
 
 def _blank(names: re.Pattern[str], text: str) -> str:

@@ -32,7 +32,7 @@ from surefoot.threads import usable_cores, waiting
 from surefoot.types import StepStats
 
 _LOG = logging.getLogger("surefoot")
-_PACKAGES = ("surefoot", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+_PACKAGES = ("surefoot", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "numpy")
 
 
 class RunFolder(RunRecords):

@@ -102,7 +102,7 @@ class RewardCard:
 
     def text(self) -> str:
         """Plain lines for the terminal."""
-        ties = f", {self.ties} ties by half" if self.ties else ""
+        ties = f", {self.ties} {'tie' if self.ties == 1 else 'ties'} by half" if self.ties else ""
         ahead = self.beyond_length
         lines = [
             f"reward    right in {self.accuracy} of {self.pairs} held-out pairs of {self.prompts} prompts{ties}",
