@@ -33,7 +33,7 @@ $(VENV)/.demo: $(VENV)/.installed requirements-demo.txt
 demo: $(VENV)/.demo ## a real language model gets better under PPO (about 10 minutes on two cores)
 	$(BIN)/surefoot demo $(ARGS)
 
-rlhf: $(VENV)/.demo ## the whole of RLHF on a real model: SFT, reward model, PPO, DPO, compared (25 to 30 minutes)
+rlhf: $(VENV)/.demo ## the whole of RLHF on a real model: SFT, reward model, PPO, DPO, compared (under 25 minutes)
 	$(BIN)/python -m surefoot.demo.prepare runs/rlhf-data
 	$(BIN)/surefoot rlhf --config configs/demo.yaml $(ARGS)
 

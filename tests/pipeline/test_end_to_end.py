@@ -29,6 +29,7 @@ reward:
   batch_size: 8
   eval_rows: 16
   learning_rate: 1e-3
+  second_scorer: judge.py:vowels
 ppo:
   steps: 2
   batch_size: 8
@@ -76,6 +77,9 @@ def test_one_command_runs_it_all_and_every_model_loads_without_surefoot(folder, 
                 for name in ("sft", "ppo", "dpo")}  # fmt: skip
         reward = AutoModelForSequenceClassification.from_pretrained("out/reward/model")
         assert reward(**ids()).logits.shape == (1, 1)
+    card = json.loads((folder / "out/reward/reward-card.json").read_text())
+    assert card["second"]["scorer"] == "judge.py:vowels"
+    assert card["second"]["raw"]["count"] + card["second"]["ties"] == card["pairs"]
     assert not torch.equal(said["ppo"], said["sft"])
     assert not torch.equal(said["dpo"], said["sft"])
 

@@ -148,6 +148,10 @@ def test_agreement_with_a_second_scorer_is_cohens_kappa_over_both_orders():
     assert card.second.kappa_of_errors == pytest.approx((0.75 - 0.625) / (1 - 0.625))
 
 
+def test_scorers_that_decide_no_pair_in_common_are_not_compared():
+    assert judge([1.0, 0.0], second=([0.0, 1.0], [0.0, 0.0])).second is None
+
+
 def test_independent_errors_have_no_kappa_in_common():
     generator = np.random.default_rng(8)
     a, b = (np.where(generator.random(4000) < 0.7, 1.0, -1.0) for _ in range(2))
@@ -191,6 +195,9 @@ def test_the_card_is_a_file_a_table_and_a_picture():
                                    "count": 300}  # fmt: skip
     assert written["warnings"] == card.warnings
     assert written["second"]["kappa"] == 1.0
+    assert (
+        "second    a judge is right in" in judge(margins, second=(margins, [0.0] * 300), second_name="a judge").text()
+    )
     lines = card.text().split("\n")
     assert lines[0].startswith(f"reward    right in {card.accuracy.value:.1%} (")
     assert max(map(len, lines)) < 260

@@ -80,6 +80,55 @@ def test_a_preference_is_learnt_judged_and_centred(base, tmp_path, capsys):
     assert centred == pytest.approx([score - fmean(raw) for score in raw], abs=1e-4)
 
 
+SCORERS = """\
+def bangs(completions, **columns):
+    return [float(text.count("!")) for text in completions]
+
+
+def equal(completions, **columns):
+    return [1.0 for text in completions]
+
+
+def broken(completions, **columns):
+    raise RuntimeError("no")
+"""
+
+
+def test_the_card_tells_how_often_a_second_scorer_agrees(base, tmp_path, capsys):
+    run, held_out = tmp_path / "run", write_rows(tmp_path / "held_out.jsonl", PAIRS[6:])
+    (tmp_path / "judges.py").write_text(SCORERS)
+    scorer = f"{tmp_path / 'judges.py'}:bangs"
+    assert main(command(base, run, PAIRS[:6], eval_rows=None, eval_dataset=held_out, second_scorer=scorer)) == 0
+    second = json.loads((run / "reward-card.json").read_text())["second"]
+    decided = [row for row in PAIRS[6:] if "!" in row["chosen"]]  # it finds the others equal
+    ours = {
+        name: scores(run / "model", [(row["prompt"], row[name]) for row in decided]) for name in ("chosen", "rejected")
+    }
+    agreed = [chosen > rejected for chosen, rejected in zip(ours["chosen"], ours["rejected"], strict=True)]
+    assert second["raw"]["value"] == fmean(agreed)
+    assert (second["raw"]["count"], second["ties"]) == (4, 2)
+    assert second["accuracy"]["value"] == pytest.approx((4 + 2 / 2) / 6)
+    assert f"second    {scorer} is right in 83.3%" in capsys.readouterr().out
+    assert "judges.py:bangs agrees in" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "changes", "words"),
+    [
+        ("nowhere", {}, "nowhere"),
+        ("broken", {}, "RuntimeError: no"),
+        ("equal", {}, "finds both answers of all 3 held-out pairs equal"),
+        ("bangs", {"eval_rows": 0}, "eval_rows=0 holds none out"),
+    ],
+)
+def test_a_second_scorer_that_cannot_judge_is_told_before_any_training(base, tmp_path, capsys, scorer, changes, words):
+    (tmp_path / "judges.py").write_text(SCORERS)
+    named = f"{tmp_path / 'judges.py'}:{scorer}"
+    assert main(command(base, tmp_path / "run", second_scorer=named, **changes)) != 0
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_adapter_with_its_head_is_loaded_by_plain_peft_and_as_a_reward(base, tmp_path):
     run, samples = tmp_path / "run", write_rows(tmp_path / "samples.jsonl", ANSWERS)
     assert main(command(base, run, lora_r=4, centre_on=samples)) == 0

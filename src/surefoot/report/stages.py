@@ -98,8 +98,11 @@ def reward_card(folder: Path) -> str:
         "Right in": _interval(card["accuracy"]),
         "Pairs": f"{card['pairs']:,}",
         f"“The {card['length_rule']} answer is better”": f"{card['length_accuracy']:.1%}",
+        "More than that": _points(card["beyond_length"]),
         "Sure of itself": f"{card['says']:.1%}",
     }
+    if second := card.get("second"):
+        facts[f"{second['scorer']} agrees in"] = _interval(second["raw"])
     if "score_shift" in card:
         facts["Taken off every score"] = f"{card['score_shift']:.4g}"
     said = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(fact)}</dd></div>" for name, fact in facts.items())
@@ -130,6 +133,11 @@ def _calibration(slices: Sequence[Mapping[str, Any]]) -> str:
 
 def _interval(share: Mapping[str, float]) -> str:
     return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"
+
+
+def _points(share: Mapping[str, float]) -> str:
+    value, low, high = (f"{100 * share[name]:+.1f}".replace("-", "\u2212") for name in ("value", "low", "high"))
+    return f"{value} points ({low} to {high})"
 
 
 def _said(value: Any) -> str:

@@ -35,13 +35,15 @@ class Agreement:
     """A second scorer on the same pairs.
 
     Attributes:
-        accuracy: how often the second is right. raw: how often both prefer the same answer, of pairs without a tie.
+        scorer: what it is called. accuracy: how often it is right.
+        raw: how often both prefer the same answer, of pairs without a tie.
         by_chance_errors: how often they would, were their errors independent of each other.
         kappa: Cohen's, every pair shown in both orders, so that chance agrees half of the time: 2 raw - 1.
         kappa_of_errors: the same beyond `by_chance_errors`: 0 for independent errors, 1 for the same ones.
         ties: pairs that one of the two does not decide, left out.
     """
 
+    scorer: str
     accuracy: Share
     raw: Share
     by_chance_errors: float
@@ -189,8 +191,8 @@ def _sureness(card: RewardCard) -> str:
 def _second_lines(second: Agreement) -> list[str]:
     ties = f"; {second.ties} pairs left out that one of them does not decide" if second.ties else ""
     return [
-        f"second    right in {second.accuracy}; agrees in {second.raw} of {second.raw.count} pairs, Cohen's kappa "
-        f"{second.kappa:.2f}{ties}",
+        f"second    {second.scorer} is right in {second.accuracy}; agrees in {second.raw} of {second.raw.count} "
+        f"pairs, Cohen's kappa {second.kappa:.2f}{ties}",
         f"          independent errors would agree in {second.by_chance_errors:.1%}; kappa of errors "
         f"{second.kappa_of_errors:.2f}",
     ]

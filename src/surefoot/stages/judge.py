@@ -25,6 +25,7 @@ def judge_reward(
     rejected_lengths: Sequence[float],
     *,
     second: tuple[Sequence[float], Sequence[float]] | None = None,
+    second_name: str = "second scorer",
     prompts: Sequence[object] | None = None,
     seed: int = 0,
 ) -> RewardCard:
@@ -36,6 +37,7 @@ def judge_reward(
         chosen_lengths: tokens of the better answers.
         rejected_lengths: of the worse.
         second: the scores (chosen, rejected) that another scorer gives to the same pairs.
+        second_name: what it is called.
         prompts: what tells prompts apart, one for each pair; pairs of one prompt are drawn together. None: each pair
             has a prompt of its own.
         seed: of the drawings for the intervals.
@@ -77,7 +79,7 @@ def judge_reward(
         spread=float(np.concatenate([chosen, rejected]).std()),
         margin_mean=float(margin.mean()),
         margin_spread=float(margin.std()),
-        second=None if second is None else _agreement(margin, second, groups),
+        second=None if second is None else _agreement(second_name, margin, second, groups),
     )
 
 
@@ -176,7 +178,10 @@ def _error_by_chance(says: np.ndarray, seed: int, draws: int = 1000) -> float:
     return float(np.quantile(errors, 0.99))
 
 
-def _agreement(margin: np.ndarray, second: tuple[Sequence[float], Sequence[float]], groups: np.ndarray) -> Agreement:
+def _agreement(
+    scorer: str, margin: np.ndarray, second: tuple[Sequence[float], Sequence[float]], groups: np.ndarray
+) -> Agreement | None:
+    """None where there is no pair that both of them decide."""
     other = _numbers(second[0], "second[0]") - _numbers(second[1], "second[1]")
     if len(other) != len(margin):
         raise ValueError(
@@ -184,12 +189,13 @@ def _agreement(margin: np.ndarray, second: tuple[Sequence[float], Sequence[float
         )
     decided = (margin != 0) & (other != 0)
     if not decided.any():
-        raise ValueError("one of the two scorers decides no pair: they cannot be compared")
+        return None
     a, b, g = _right(margin[decided]), _right(other[decided]), groups[decided]
     raw = share_of((a == b).astype(float), g)
     chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
     beyond = (raw.value - chance) / (1 - chance) if chance < 1 else 0.0
     return Agreement(
+        scorer=scorer,
         accuracy=share_of(_right(other), groups),
         raw=raw,
         by_chance_errors=chance,

@@ -298,6 +298,8 @@ class RewardOptions(StageOptions):
     """Column with the better answer. None: detected, and the detection is printed."""
     rejected_column: str | None = None
     """Column with the worse answer. None: detected, and the detection is printed."""
+    second_scorer: tuple[str, ...] = ()
+    """Judges the held-out pairs beside it, in the forms of PPO's `reward`: the card tells how often both agree."""
     centre_on: str | None = None
     """Rows with answers of the SFT model, or pairs of them; the mean score of up to 512 becomes 0. None: it stays."""
 
@@ -313,6 +315,10 @@ class RewardOptions(StageOptions):
             (
                 bool(self.ratings) and self.eval_dataset is None and bool(columns),
                 f"{', '.join(columns)}: ratings have no columns to name, leave it out",
+            ),
+            (
+                bool(self.second_scorer) and self.eval_rows == 0 and self.eval_dataset is None,
+                "second_scorer judges held-out pairs and eval_rows=0 holds none out: raise it, or give eval_dataset",
             ),
         )
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from surefoot.display import brief
+from surefoot.redaction import hide_values
+from surefoot.rewards import RewardMix, make_reward
 from surefoot.rewards.adapter import write_score_shift
 from surefoot.rewards.model import ModelReward
 from surefoot.stages.data import load_data
@@ -37,7 +40,8 @@ def load_reward(options: RewardOptions) -> Loaded:
     longest = longest_row(options, model)
     if options.centre_on is not None:
         _samples(options)
-    return Loaded(model, tokenizer, load_data(options, tokenizer, longest), longest)
+    data = load_data(options, tokenizer, longest)
+    return Loaded(model, tokenizer, data, longest, _second(options, data.held_out, tokenizer))
 
 
 def reward_trainer(options: RewardOptions, loaded: Loaded, **how: Any) -> Any:
@@ -77,6 +81,8 @@ def judge(options: RewardOptions, loaded: Loaded, trainer: Any) -> Judgement:
             _scores(scorer, held_out, "rejected"),
             answer_tokens(held_out, loaded.tokenizer, "chosen"),
             answer_tokens(held_out, loaded.tokenizer, "rejected"),
+            second=loaded.second,
+            second_name=hide_values(" + ".join(options.second_scorer)),
             prompts=[prompt_key(row) for row in held_out.rows],
             seed=options.seed,
         )
@@ -114,7 +120,21 @@ def _encoded(scorer: ModelReward, rows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def _scores(scorer: ModelReward, rows: Rows, name: str) -> list[float]:
+def _second(options: RewardOptions, rows: Rows, tokenizer: Any) -> tuple[list[float], list[float]] | None:
+    """What the second scorer says, before the training: it may fail, and nothing is lost."""
+    if not options.second_scorer or not len(rows):
+        return None
+    scorer = make_reward(list(options.second_scorer), special_tokens=tokenizer.all_special_tokens)
+    chosen, rejected = _scores(scorer, rows, "chosen"), _scores(scorer, rows, "rejected")
+    if chosen == rejected:
+        raise ValueError(
+            f"second_scorer={brief(options.second_scorer)} finds both answers of all {len(rows)} held-out pairs "
+            "equal: there is nothing to agree with"
+        )
+    return chosen, rejected
+
+
+def _scores(scorer: ModelReward | RewardMix, rows: Rows, name: str) -> list[float]:
     asked = [as_answer(row, name, place) for row, place in zip(rows.rows, rows.places, strict=True)]
     found: Sequence[Any] = scorer([prompt for prompt, _ in asked], [answer for _, answer in asked]).scores
     return [float(score) for score in found]

@@ -30,7 +30,8 @@ from surefoot.stopping import ENDED
 from surefoot.terminal import EXIT_OK, complain, console, say, usage_errors
 from surefoot.tracking import RunFolder, find_tracker, make_tracker
 
-MAY_CHANGE = ("gradient_checkpointing", "eval_every", "save_every", "keep_checkpoints", "output_dir", "log_with")
+MAY_CHANGE = ("gradient_checkpointing", "eval_every", "save_every", "keep_checkpoints", "output_dir", "log_with",
+              "second_scorer")  # fmt: skip
 """Options that may be others when a run goes on: they change time, memory and what is kept, and no weight."""
 
 LENGTH = ("steps", "epochs")
@@ -42,12 +43,18 @@ DATA = "data.json"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a stage begins with: all of it is there, and fits together, before anything is trained."""
+    """What a stage begins with: all of it is there, and fits together, before anything is trained.
+
+    Attributes:
+        model, tokenizer: what is trained, and how it reads. data: rows to learn and rows held out.
+        max_tokens: of the longest row. second: what another scorer says of the held-out pairs, chosen and rejected.
+    """
 
     model: Any
     tokenizer: Any
     data: Data
     max_tokens: int
+    second: tuple[list[float], list[float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
