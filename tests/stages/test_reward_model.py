@@ -147,6 +147,14 @@ def test_it_is_centred_on_both_answers_of_pairs(base, tmp_path):
     assert fmean(scores(run / "model", texts)) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("lora_r", [0, 2])
+def test_it_is_judged_and_centred_with_the_arithmetic_that_ppo_will_score_in(base, tmp_path, lora_r):
+    run, samples = tmp_path / "run", write_rows(tmp_path / "samples.jsonl", ANSWERS)
+    assert main(command(base, run, centre_on=samples, precision="bfloat16", steps=4, lora_r=lora_r)) == 0
+    texts = [(row["prompt"], row["completion"]) for row in ANSWERS]
+    assert fmean(scores(run / "model", texts)) == pytest.approx(0, abs=1e-6)  # in bfloat16 it lay off by 3e-3
+
+
 def test_of_many_answers_every_so_manieth_is_centred_on(base, tmp_path, capsys):
     rows = [{"prompt": f"{i}: ", "completion": "yes" if i % 3 else "no"} for i in range(1300)]
     run, samples = tmp_path / "run", write_rows(tmp_path / "samples.jsonl", rows)

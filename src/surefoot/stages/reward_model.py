@@ -21,7 +21,7 @@ from surefoot.stages.models import load_classifier, longest_row
 from surefoot.stages.options import RewardOptions
 from surefoot.stages.rows import ANSWERS, Rows, load_rows, prompt_key
 from surefoot.stages.run import Judgement, Loaded, Stage, run_stage
-from surefoot.stages.trl import adapter_config, make_trainer
+from surefoot.stages.trl import adapter_config, make_trainer, model_of
 from surefoot.types import Prompt
 
 CARD = "reward-card.json"
@@ -62,7 +62,7 @@ def judge(options: RewardOptions, loaded: Loaded, trainer: Any) -> Judgement:
     """Where the scores' zero is, and how often they say what people said, on pairs that were not learnt."""
     from surefoot.stages.judge import judge_reward
 
-    scorer = _scorer(trainer.model, loaded)
+    scorer = _scorer(model_of(trainer), loaded)
     numbers: dict[str, Any] = {}
     text = []
     if options.centre_on is not None:

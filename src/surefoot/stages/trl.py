@@ -126,6 +126,11 @@ def make_trainer(
     return trainer
 
 
+def model_of(trainer: Any) -> Any:
+    """The trained model without the rounding in which the trainer wraps its passes: as whoever loads it has it."""
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
 def silence() -> None:
     """Bars of the libraries would draw over our own lines; what they tell beside warnings is in our files."""
     disable_progress_bars()
