@@ -110,6 +110,8 @@ def test_the_card_tells_how_often_a_second_scorer_agrees(base, tmp_path, capsys)
     assert second["accuracy"]["value"] == pytest.approx((4 + 2 / 2) / 6)
     assert f"second    {scorer} is right in 83.3%" in capsys.readouterr().out
     assert "judges.py:bangs agrees in" in (run / "report.html").read_text(encoding="utf-8")
+    another = command(base, run, PAIRS[:6], eval_rows=None, eval_dataset=held_out, second_scorer=f"{scorer[:-5]}equal")
+    assert "second_scorer" in refused(capsys, another)  # the run has ended: its card stays that of the first
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,7 @@ from surefoot.stopping import ENDED
 from surefoot.terminal import EXIT_OK, complain, console, say, usage_errors
 from surefoot.tracking import RunFolder, find_tracker, make_tracker
 
-MAY_CHANGE = ("gradient_checkpointing", "eval_every", "save_every", "keep_checkpoints", "output_dir", "log_with",
-              "second_scorer")  # fmt: skip
+MAY_CHANGE = ("gradient_checkpointing", "eval_every", "save_every", "keep_checkpoints", "output_dir", "log_with")
 """Options that may be others when a run goes on: they change time, memory and what is kept, and no weight."""
 
 LENGTH = ("steps", "epochs")
