@@ -38,6 +38,16 @@ def whole(**changes):
     return file_of({name: value for name, value in (WHOLE | changes).items() if value is not None})
 
 
+TOP = """\
+model_name: base
+prompts: prompts.jsonl
+held_out_prompts: held_out.jsonl
+gold: judge.py:vowels
+output_dir: out
+max_new_tokens: 8
+"""
+"""Settings above the sections, for the files that `write_files` makes."""
+
 JUDGE = """\
 def vowels(completions, **columns):
     return [float(sum(c in "aeiou" for c in text)) for text in completions]

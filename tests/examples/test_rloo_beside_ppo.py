@@ -6,24 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipelines import write_files
+from pipelines import TOP, write_files
 from transformers import AutoModelForCausalLM
 
 from surefoot.cli import main
 
 PATH = Path(__file__).parents[2] / "examples" / "rloo_beside_ppo.py"
-SETTINGS = """\
-model_name: base
-prompts: prompts.jsonl
-held_out_prompts: held_out.jsonl
-gold: judge.py:vowels
-output_dir: out
-max_new_tokens: 8
+SETTINGS = (
+    TOP
+    + """\
 sft: {dataset: texts.jsonl, steps: 2, batch_size: 8, eval_rows: 0}
 rate: {rater: "judge.py:shortness"}
 reward: {steps: 2, batch_size: 8, eval_rows: 4}
 ppo: {steps: 2, batch_size: 8, mini_batch_size: 4, ppo_epochs: 1, eval_prompts: 8}
 """
+)
 
 
 @pytest.mark.slow

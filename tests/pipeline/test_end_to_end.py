@@ -5,18 +5,14 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from pipelines import write_files
+from pipelines import TOP, write_files
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from surefoot.cli import main
 
-SETTINGS = """\
-model_name: base
-prompts: prompts.jsonl
-held_out_prompts: held_out.jsonl
-gold: judge.py:vowels
-output_dir: out
-max_new_tokens: 8
+SETTINGS = (
+    TOP
+    + """\
 sft:
   dataset: texts.jsonl
   batch_size: 8
@@ -44,6 +40,7 @@ compare:
   num_generations: 2
   best_of: 2
 """
+)
 NAMES = ("sft", "rate", "reward", "ppo", "dpo", "compare")
 
 

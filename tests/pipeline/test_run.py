@@ -3,18 +3,14 @@
 import json
 
 import pytest
-from pipelines import write_files
+from pipelines import TOP, write_files
 
 from surefoot import cli
 from surefoot.pipeline import run as running
 
-SETTINGS = """\
-model_name: base
-prompts: prompts.jsonl
-held_out_prompts: held_out.jsonl
-gold: judge.py:vowels
-output_dir: out
-max_new_tokens: 8
+SETTINGS = (
+    TOP
+    + """\
 sft:
   dataset: texts.jsonl
 rate:
@@ -25,6 +21,7 @@ ppo:
 dpo:
 compare:
 """
+)
 
 
 class StandIns:
