@@ -30,10 +30,10 @@ $(VENV)/.demo: $(VENV)/.installed requirements-demo.txt
 	$(PIP) --no-deps -r requirements-demo.txt
 	touch $@
 
-demo: $(VENV)/.demo ## a real language model gets better under PPO (about 10 minutes on two cores)
+demo: $(VENV)/.demo ## a real language model gets better under PPO (five minutes on two quiet cores)
 	$(BIN)/surefoot demo $(ARGS)
 
-rlhf: $(VENV)/.demo ## the whole of RLHF on a real model: SFT, reward model, PPO, DPO, compared (under 25 minutes)
+rlhf: $(VENV)/.demo ## the whole of RLHF on a real model: SFT, reward model, PPO, DPO, compared (about 23 minutes, half as long again on a busy machine)
 	$(BIN)/python -m surefoot.demo.prepare runs/rlhf-data
 	$(BIN)/surefoot rlhf --config configs/demo.yaml $(ARGS)
 

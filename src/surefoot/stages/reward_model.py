@@ -27,7 +27,7 @@ from surefoot.types import Prompt
 CARD = "reward-card.json"
 """The file of a run folder with the numbers of a reward model on held-out pairs."""
 CENTRED_ON = 512
-"""Rows at most whose scores are centred: their mean is known to a twentieth of what scores differ by."""
+"""Rows at most whose scores are centred: of half as many the mean is known to a sixteenth of the scores' spread."""
 
 
 def load_reward(options: RewardOptions) -> Loaded:
