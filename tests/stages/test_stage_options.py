@@ -57,6 +57,11 @@ def test_what_depends_on_other_options_is_written_out(options, rate, epochs, hel
         (DPOOptions, {"max_length": 1}, "max_tokens=1 must be at least 2"),
         (SFTOptions, {"packing": "perhaps"}, "packing='perhaps' must be true or false"),
         (DPOOptions, {"label_smoothing": "x"}, "label_smoothing='x' must be a number"),
+        (
+            RewardOptions,
+            {"train_sampling_strategy": "by_size"},
+            "train_sampling_strategy='by_size' must be .*'random'",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_or_fit_nothing_are_refused(cls, options, message):

@@ -17,10 +17,18 @@ def trl_kinds(config: str) -> Mapping[str, Any]:
     from surefoot.stages.trl import config_class
 
     return {
-        field.name: kind
+        field.name: _one_of(field, kind)
         for field in dataclasses.fields(config_class(config))
         if field.init and (kind := plain_kind(field.type)) is not None
     }
+
+
+def _one_of(field: dataclasses.Field[Any], kind: Any) -> Any:
+    """A text of which the config says what it may be, and never checks it, is one of these words."""
+    words = tuple(field.metadata.get("choices") or ())
+    if not words or str not in _parts(kind):
+        return kind
+    return Literal[words] | None if NoneType in _parts(kind) else Literal[words]
 
 
 def plain_kind(annotation: Any) -> Any:
