@@ -117,7 +117,7 @@ def test_the_card_tells_how_often_a_second_scorer_agrees(base, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("scorer", "changes", "words"),
     [
-        ("nowhere", {}, "nowhere"),
+        ("nowhere", {}, "second_scorer: "),
         ("broken", {}, "RuntimeError: no"),
         ("equal", {}, "finds both answers of all 3 held-out pairs equal"),
         ("bangs", {"eval_rows": 0}, "eval_rows=0 holds none out"),

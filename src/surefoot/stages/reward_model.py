@@ -124,7 +124,10 @@ def _second(options: RewardOptions, rows: Rows, tokenizer: Any) -> tuple[list[fl
     """What the second scorer says, before the training: it may fail, and nothing is lost."""
     if not options.second_scorer or not len(rows):
         return None
-    scorer = make_reward(list(options.second_scorer), special_tokens=tokenizer.all_special_tokens)
+    try:
+        scorer = make_reward(list(options.second_scorer), special_tokens=tokenizer.all_special_tokens)
+    except ValueError as error:
+        raise ValueError(f"second_scorer: {error}") from error
     chosen, rejected = _scores(scorer, rows, "chosen"), _scores(scorer, rows, "rejected")
     if chosen == rejected:
         raise ValueError(
