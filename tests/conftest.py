@@ -5,9 +5,13 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
 import tiny
 from transformers import PreTrainedTokenizerFast
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # on a busy machine 200 ms pass in a test of 50
+hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_the_newest_is_the_largest_step_not_the_last_name(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------ what is kept
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.sampled_from([None, 0.0, 0.5, 1.0, -2.0]), st.booleans()), min_size=1, max_size=8),
     st.integers(2, 3),
